@@ -1,0 +1,1 @@
+"""Selection methods, one module each; every module here is found and registered by itself."""

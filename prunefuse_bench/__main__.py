@@ -1,0 +1,3 @@
+from prunefuse_bench.cli import main
+
+main()

@@ -1,0 +1,14 @@
+"""Choice by chance, the baseline that every method has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunefuse_bench.acquisition.acquisition import Needs, Opinions, acquisition
+
+
+@acquisition("random", needs=Needs.NOTHING, source="uniform sampling without replacement")
+def random(opinions: Opinions) -> Tensor:
+    """Uniformly at random; float64 [N] from the round's generator."""
+    return torch.rand(len(opinions), generator=opinions.generator, dtype=torch.float64)

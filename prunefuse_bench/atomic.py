@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all, whatever stops the process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["write_atomically", "write_json"]
+
+
+def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write to a temporary file beside ``file``, flush it to the disk, and rename it.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; ``file`` is then as it was.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    with _open_folder(file.parent) as folder:
+        os.fsync(folder)
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write plain data as readable JSON; numbers that are not finite are refused (ValueError)."""
+    text = json.dumps(data, indent=1, sort_keys=False, allow_nan=False) + "\n"
+    write_atomically(file, lambda stream: stream.write(text.encode()))
+
+
+@contextlib.contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,243 @@
+"""The command line: commands, nothing else."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import rich.box
+import rich.markup
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from prunefuse_bench.errors import BadInput
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="prunefuse-bench",
+    help="Which data-selection method gives the most accuracy for the labels, FLOPs and seconds it costs?",
+    epilog="Start with: prunefuse-bench run quick",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        str, typer.Argument(metavar="PRESET_OR_YAML", help="A preset's name, or a YAML file of your own.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for records and leaderboard.", show_default="runs/NAME of the suite")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as in task.training.epochs=30. Repeatable."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds instead of the suite's: 0-2, or 0,3,5.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+) -> None:
+    """Run every method of a suite and print the leaderboard.
+
+    Finished cells are kept and not run again, so a suite can be extended: add seeds or methods and run it once more.
+
+    \b
+    Examples:
+      prunefuse-bench run quick
+      prunefuse-bench run quick --seeds 0-4 --set 'recipes=[random, {method: prunefuse, ratio: 0.7}]'
+      prunefuse-bench run cifar10-jpeg-short --set task.dataset.path=cifar10-jpeg.zip --resume
+    """
+    from prunefuse_bench.config import load_suite
+    from prunefuse_bench.report import write_leaderboard
+    from prunefuse_bench.runner import plan, run_cells
+
+    asked = load_suite(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])])
+    folder = out or Path("runs") / asked.name
+    with _LiveView() as view:
+        cells = plan(asked, view.decoding)
+        stores = run_cells(asked, cells, folder, resume=resume, observer=view)
+    for board in write_leaderboard([folder], folder):
+        _print_leaderboard(board)
+    console.print(f"Written: {rich.markup.escape(str(folder))}/leaderboard.md, .csv, .json", soft_wrap=True)
+    if any(store.failure for store in stores):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that 'run' wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for leaderboard.md, .csv and .json.")],
+) -> None:
+    """Write the leaderboard of one or more runs."""
+    from prunefuse_bench.report import write_leaderboard
+
+    for board in write_leaderboard(runs, out):
+        _print_leaderboard(board)
+    console.print(f"Written: {rich.markup.escape(str(out))}/leaderboard.md, .csv, .json", soft_wrap=True)
+
+
+@app.command("methods")
+def list_methods() -> None:
+    """List the methods, their parameters, and the acquisitions that they can use."""
+    from prunefuse_bench.acquisition import acquisitions
+    from prunefuse_bench.recipe import methods
+
+    found = methods().items()
+    _print_table(
+        "Methods",
+        ("method", "what it does", "parameters and defaults", "source"),
+        [(m.name, m.summary, "\n".join(f"{k}={v}" for k, v in m.parameters.items()), m.source) for _, m in found],
+    )
+    _print_table(
+        "Acquisitions (higher is chosen first)",
+        ("acquisition", "what it is", "needs", "source"),
+        [(a.name, a.summary, (a.needs.name or "").lower(), a.source) for _, a in acquisitions().items()],
+    )
+
+
+@app.command("datasets")
+def list_datasets() -> None:
+    """List the data sets."""
+    from prunefuse_bench.data import datasets
+
+    _print_table("Data sets", ("dataset", "what it is"), [(name, entry.summary) for name, entry in datasets().items()])
+
+
+@app.command("models")
+def list_models() -> None:
+    """List the target networks, with parameters at 10 classes, dense and pruned by half."""
+    from prunefuse_bench.models import MODELS, build_model, count_parameters
+    from prunefuse_bench.pruning import prune
+
+    rows = []
+    for name, entry in MODELS.items():
+        dense = build_model(name, num_classes=10, in_channels=entry.example_shape[0])
+        pruned = prune(dense, _example(entry.example_shape), 0.5)
+        rows.append((name, f"{count_parameters(dense):,}", f"{count_parameters(pruned.model):,}", entry.summary))
+    _print_table("Target networks", ("model", "parameters", "pruned, p = 0.5", "what it is"), rows)
+
+
+@app.command("presets")
+def list_presets() -> None:
+    """List the suites that come with the package."""
+    from prunefuse_bench.config import load_suite, presets
+
+    _print_table("Presets", ("preset", "what it is"), [(name, load_suite(name).description) for name in presets()])
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation and machine can do."""
+    import torch
+
+    from prunefuse_bench import _host
+    from prunefuse_bench.data.cache import cache_folder
+    from prunefuse_bench.records import describe_environment
+    from prunefuse_bench.training import resolve_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    environment = describe_environment(device)
+    rows = [(name, value) for name, value in environment.items() if not isinstance(value, dict)]
+    rows += list(environment["packages"].items())
+    rows += [(f"core: {name}", value) for name, value in _host.build_info().items()]
+    rows.append(("precision auto means", resolve_precision("auto", device)))
+    rows.append(("cache", cache_folder()))
+    _print_table("This installation", ("what", "value"), [(name, str(value)) for name, value in rows])
+    if device.type == "cpu":
+        console.print("No CUDA device is found: everything runs on the CPU.")
+
+
+def main() -> NoReturn:
+    """Entry point: errors that a user can mend are one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except BadInput as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _fail(f"cannot write: {error}; the records on disk are whole, make room and go on with --resume", 1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    errors.print(f"[bold red]error:[/] {rich.markup.escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _example(shape: tuple[int, int, int]):  # type: ignore[no-untyped-def]
+    import torch
+
+    return torch.zeros(1, *shape)
+
+
+def _print_leaderboard(board) -> None:  # type: ignore[no-untyped-def]
+    table = Table(title=rich.markup.escape(board.title), box=rich.box.SIMPLE_HEAVY)
+    for position, column in enumerate(board.table.columns):
+        table.add_column(rich.markup.escape(str(column)), justify="left" if position == 0 else "right", no_wrap=True)
+    for row in board.table.itertuples(index=False):
+        table.add_row(*(rich.markup.escape(str(value)) for value in row))
+    console.print(table)
+    for problem in board.problems:
+        console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(title=title, box=rich.box.SIMPLE_HEAVY)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(rich.markup.escape(str(value)) for value in row))
+    console.print(table)
+
+
+class _LiveView:
+    """What a person sees of a run: a bar for the cells and one for the stage at work."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+        )
+        self._cells = self._progress.add_task("preparing", total=None)
+        self._stage = self._progress.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> _LiveView:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def decoding(self, done: int, total: int) -> None:
+        self.stage("decoding images", done, total)
+
+    def stage(self, stage: str, done: int, total: int) -> None:
+        self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)
+
+    def cell_started(self, cell, position: int, total: int) -> None:  # type: ignore[no-untyped-def]
+        name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
+        self._progress.update(self._cells, description=name, completed=position, total=total)
+
+    def round_done(self, cell, number: int, total: int) -> None:  # type: ignore[no-untyped-def]
+        pass
+
+    def cell_ended(self, cell, outcome: str) -> None:  # type: ignore[no-untyped-def]
+        self._progress.advance(self._cells)
+        if outcome != "found finished":
+            name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
+            self._progress.console.print(f"{name}: {outcome}", highlight=False)

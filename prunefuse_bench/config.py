@@ -1,0 +1,253 @@
+"""What a user asks for: a suite of cells, as typed and checked data.
+
+A suite names a task (data set, target, training, budgets), recipes and seeds; a cell is one (task, protocol, recipe,
+seed). Suites are YAML: presets of this package, or a user's own file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from prunefuse_bench.errors import BadInput, unknown_name
+from prunefuse_bench.training.schedule import PAPER_SEGMENTS, StepSchedule
+
+__all__ = [
+    "AugmentationSpec",
+    "DatasetSpec",
+    "ModelSpec",
+    "Suite",
+    "TaskSpec",
+    "TrainingSpec",
+    "content_hash",
+    "load_suite",
+    "parse_seeds",
+    "presets",
+]
+
+Budget = Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(gt=1)]
+"""A share of the pool (0 to 1) or, as a whole number above 1, a count of labels."""
+
+
+class _Spec(pydantic.BaseModel):
+    """Frozen; an unknown key is an error that suggests the nearest ones."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    where: ClassVar[str]
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _know_all_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise unknown_name(f"key in {cls.where}", str(key), cls.model_fields)
+        return data
+
+
+class DatasetSpec(_Spec):
+    """Which images. ``path``, ``resize`` and ``channels`` are for image archives; ``title`` is how tables name it."""
+
+    where = "task.dataset"
+    name: str = "digits"
+    path: Path | None = None
+    title: str | None = None
+    resize: Annotated[int, Field(ge=4, le=4096)] | None = None
+    channels: Literal[1, 3] = 3
+
+
+class ModelSpec(_Spec):
+    """Which target network; ``width`` is a factor on its channels."""
+
+    where = "task.model"
+    name: str = "resnet20"
+    width: Annotated[float, Field(gt=0, le=64)] = 1.0
+
+
+class TrainingSpec(_Spec):
+    """How networks are trained; defaults as in section 9.3 of the paper."""
+
+    where = "task.training"
+    epochs: Annotated[int, Field(ge=1)] = 181
+    segments: tuple[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]], ...] = PAPER_SEGMENTS
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+    @property
+    def schedule(self) -> StepSchedule:
+        return StepSchedule(self.epochs, self.segments, self.min_steps)
+
+
+class AugmentationSpec(_Spec):
+    """Random crop and flip; what is not given is the data set's own choice."""
+
+    where = "task.augmentation"
+    crop_padding: Annotated[int, Field(ge=0, le=64)] | None = None
+    flip: bool | None = None
+
+
+class TaskSpec(_Spec):
+    """Data set, target, training and label budgets.
+
+    The first budget is the random start; every later one is reached by one round of selection.
+    """
+
+    where = "task"
+    dataset: DatasetSpec = DatasetSpec()
+    model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    augmentation: AugmentationSpec = AugmentationSpec()
+    budgets: Annotated[tuple[Budget, ...], Field(min_length=1)] = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5)
+    report: tuple[Budget, ...] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _report_known_budgets(self) -> TaskSpec:
+        for budget in self.report or ():
+            if budget not in self.budgets:
+                raise BadInput(f"task.report: expected some of the budgets {list(self.budgets)}, got {budget}")
+        return self
+
+    def label_counts(self, pool_size: int) -> list[int]:
+        """Budgets as counts of labels.
+
+        Raises:
+            BadInput: more than the pool holds, or not increasing.
+        """
+        counts = [b if isinstance(b, int) else round(b * pool_size) for b in self.budgets]
+        for budget, count in zip(self.budgets, counts, strict=True):
+            if count > pool_size:
+                raise BadInput(f"task.budgets: {budget} asks for {count} labels, but the pool has {pool_size}")
+            if count < 2:
+                raise BadInput(
+                    f"task.budgets: {budget} of {pool_size} images is {count} label{'s' * (count != 1)}; at least 2 are needed"
+                )
+        for (first, before), (second, after) in zip(
+            zip(self.budgets, counts, strict=True), zip(self.budgets[1:], counts[1:], strict=True), strict=False
+        ):
+            if after <= before:
+                raise BadInput(
+                    f"task.budgets: expected increasing budgets, got {first} ({before} labels) before {second} ({after} labels)"
+                )
+        return counts
+
+
+class Suite(_Spec):
+    """A grid of cells: one task, several recipes, several seeds."""
+
+    where = "the suite"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    description: str = ""
+    protocol: Literal["active_learning"] = "active_learning"
+    task: TaskSpec = TaskSpec()
+    recipes: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @pydantic.field_validator("seeds", mode="before")
+    @classmethod
+    def _read_seeds(cls, value: Any) -> Any:
+        return parse_seeds(value) if isinstance(value, str) else (value,) if isinstance(value, int) else value
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise BadInput(f"seeds: expected distinct numbers, got {list(value)}")
+        return value
+
+
+def presets() -> dict[str, Path]:
+    """The suites that come with the package."""
+    folder = Path(str(resources.files("prunefuse_bench") / "presets"))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def load_suite(preset_or_file: str, overrides: Sequence[str] = ()) -> Suite:
+    """A suite by preset name or YAML file, with ``key=value`` overrides.
+
+    Args:
+        overrides: dotted keys, values in YAML: ``task.training.epochs=30``, ``recipes=[random, al]``, ``seeds=0-4``.
+
+    Raises:
+        BadInput: unknown preset or key (the nearest are suggested), or a value that is not allowed.
+    """
+    known = presets()
+    if preset_or_file in known:
+        file = known[preset_or_file]
+    elif preset_or_file.endswith((".yaml", ".yml")):
+        file = Path(preset_or_file)
+        if not file.is_file():
+            raise BadInput(f"suite {preset_or_file}: there is no such file")
+    else:
+        raise unknown_name("preset", preset_or_file, known)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"suite {file.name}: not readable as YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"suite {file.name}: expected keys and values, got {type(data).__name__}")
+    data.setdefault("name", file.stem)
+    for override in overrides:
+        _override(data, override)
+    return _validate(data)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--set {override!r}: expected key=value, as in task.training.epochs=30")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {override!r}: the value is not readable as YAML: {error}") from None
+    *path, last = key.split(".")
+    node = data
+    for part in path:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise BadInput(f"--set {override!r}: {part!r} has no keys of its own")
+        node = child
+    node[last] = value
+
+
+def _validate(data: dict[str, Any]) -> Suite:
+    try:
+        return Suite.model_validate(data)
+    except pydantic.ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"] if part not in ("constrained-float", "constrained-int"))
+            problems.append(f"{key}: {problem['msg']}, got {problem['input']!r}")
+        raise BadInput("; ".join(dict.fromkeys(problems))) from None
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0-2`` -> (0, 1, 2); ``0,3,5`` -> (0, 3, 5).
+
+    Raises:
+        BadInput: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise BadInput(f"seeds: expected numbers and ranges such as 0-2 or 0,3,5, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(seeds)
+
+
+def content_hash(settings: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that name these settings: equal settings, equal name."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

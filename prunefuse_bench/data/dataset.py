@@ -1,0 +1,114 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from prunefuse_bench.data.augmentation import Augmentation
+from prunefuse_bench.errors import BadInput
+from prunefuse_bench.registry import Registry
+
+__all__ = ["DATASETS", "DatasetEntry", "DatasetRequest", "DecodeProgress", "ImageDataset", "datasets", "load_dataset"]
+
+
+class DecodeProgress(Protocol):
+    """Told how many of how many images are decoded."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What is asked of a data set's loader.
+
+    Attributes:
+        path: file or folder, for data sets that are read from one; for downloads, the folder to download to.
+        title: how tables name it; the data set's own name if None.
+        resize: side in pixels that every image is resized to; None to leave sizes alone.
+        channels: 3 for RGB, 1 for grey (image archives only).
+        progress: told of decoding.
+    """
+
+    path: Path | None = None
+    title: str | None = None
+    resize: int | None = None
+    channels: int = 3
+    progress: DecodeProgress = field(default=lambda done, total: None, repr=False)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A labeled image data set in memory.
+
+    Attributes:
+        title: how tables name it.
+        train_images, test_images: uint8 [N, C, H, W].
+        train_labels, test_labels: int64 [N], from 0 to the number of classes less 1.
+        classes: class names.
+        augmentation: what training uses unless the task says otherwise.
+    """
+
+    title: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def sha256(self) -> str:
+        """Hash of the content: shapes, pixels, labels and class names."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A data set that can be asked for by name."""
+
+    load: Callable[[DatasetRequest], ImageDataset]
+    summary: str
+
+
+DATASETS: Registry[DatasetEntry] = Registry("dataset")
+
+
+def datasets() -> Registry[DatasetEntry]:
+    """All data sets by name; an unknown name is a BadInput that suggests the nearest ones."""
+    from prunefuse_bench.data import archive, embedded, published  # noqa: F401  (they register themselves)
+
+    return DATASETS
+
+
+def load_dataset(name: str, request: DatasetRequest | None = None) -> ImageDataset:
+    """Load a data set of the registry and check it.
+
+    Raises:
+        BadInput: unknown name, or data that cannot be used.
+    """
+    dataset = datasets()[name].load(request or DatasetRequest())
+    for part, images, labels in (
+        ("training", dataset.train_images, dataset.train_labels),
+        ("test", dataset.test_images, dataset.test_labels),
+    ):
+        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels) or not len(images):
+            raise BadInput(
+                f"dataset {name!r}: expected {part} images uint8 [N, C, H, W] with one label each and N > 0, "
+                f"got {images.dtype} {tuple(images.shape)} and {len(labels)} labels"
+            )
+        if int(labels.min()) < 0 or int(labels.max()) >= len(dataset.classes):
+            raise BadInput(
+                f"dataset {name!r}: expected {part} labels from 0 to {len(dataset.classes) - 1}, "
+                f"got {int(labels.min())} to {int(labels.max())}"
+            )
+    return dataset

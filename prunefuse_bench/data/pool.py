@@ -1,0 +1,96 @@
+"""The pool: images that are all visible, labels that are handed out one query at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunefuse_bench.errors import CellFailed
+
+__all__ = ["LabeledSet", "Pool"]
+
+
+@dataclass(frozen=True)
+class LabeledSet:
+    """L of Algorithm 1, in the order in which it was labeled.
+
+    Attributes:
+        indices: int64 [N] on the CPU, positions in the pool.
+        images: uint8 [N, C, H, W] on the device.
+        labels: int64 [N] on the device.
+    """
+
+    indices: Tensor
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Pool:
+    """U of Algorithm 1 and the oracle that labels it. Images live on the device as uint8.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N]; kept by the oracle, which gives out a label only for an index that is queried.
+        device: where images and labels live.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        self.images = images.to(device)
+        self._hidden_labels = labels.to(device)
+        self._labeled = torch.zeros(len(images), dtype=torch.bool)
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def unlabeled(self) -> Tensor:
+        """int64 [|U|], ascending, on the CPU."""
+        return torch.nonzero(~self._labeled).flatten()
+
+    @property
+    def labels_given(self) -> int:
+        """How many labels the oracle has given out."""
+        return len(self._order)
+
+    @property
+    def labeled(self) -> LabeledSet:
+        """All that has been labeled so far."""
+        where = self._order.to(self.images.device)
+        return LabeledSet(self._order, self.images[where], self._hidden_labels[where])
+
+    def label(self, query: Tensor) -> LabeledSet:
+        """Ask the oracle for the labels of these indices; returns everything labeled so far (lines 7 and 8).
+
+        Args:
+            query: int64 [k], distinct, inside the pool, not labeled before.
+
+        Raises:
+            CellFailed: the query is none of these; the message names the first index that is wrong.
+        """
+        query = query.cpu()
+        if query.ndim != 1 or query.dtype != torch.int64:
+            raise CellFailed(f"query: expected int64 [k], got {query.dtype} {tuple(query.shape)}")
+        for wrong, what in (
+            ((query < 0) | (query >= len(self)), f"outside the pool of {len(self)}"),
+            (torch.isin(query, self._order), "labeled already"),
+            (~_first_occurrence(query), "queried twice"),
+        ):
+            if wrong.any():
+                raise CellFailed(f"query: index {int(query[wrong][0])} is {what}")
+        self._labeled[query] = True
+        self._order = torch.cat([self._order, query])
+        return self.labeled
+
+
+def _first_occurrence(values: Tensor) -> Tensor:
+    """bool [N]: True where a value stands for the first time."""
+    ordered, order = torch.sort(values, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(first).scatter_(0, order, first)

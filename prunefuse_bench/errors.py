@@ -1,0 +1,31 @@
+"""The errors a user meets, and how their messages are built.
+
+Every message says what is wrong, what was expected, what was found, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BadInput", "CellFailed", "CellLocked", "unknown_name"]
+
+
+class BadInput(Exception):
+    """Something the user gave cannot be used. The program ends with exit code 2, before any training."""
+
+
+class CellLocked(BadInput):
+    """Another process is at work on this cell."""
+
+
+class CellFailed(Exception):
+    """One cell cannot go on (diverged training, a score that is not a number). Recorded; the other cells go on."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that is in no registry, with the nearest names that are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
+    return BadInput(f"unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,102 @@
+"""How does the target network begin?"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+from prunefuse_bench.fusion import Rest, fuse
+from prunefuse_bench.pruning import Network, PrunedNetwork
+from prunefuse_bench.training import Distillation
+
+__all__ = ["Fresh", "Fused", "Start", "TargetStart", "TrainedSelector"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A target network about to be trained.
+
+    Attributes:
+        network: the dense network.
+        teacher: what it is distilled from, if it is.
+        distillation: how.
+        trained: it is trained already; nothing is left to do.
+    """
+
+    network: nn.Module
+    teacher: nn.Module | None = None
+    distillation: Distillation | None = None
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class TargetStart(ABC):
+    """Makes the start of the target from its initial weights and the trained selector."""
+
+    @property
+    @abstractmethod
+    def needs_selector(self) -> bool:
+        """Whether a trained selector takes part."""
+
+    @abstractmethod
+    def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        """``target`` holds the initial weights and is not changed; ``seed`` determines any draw."""
+
+
+@dataclass(frozen=True)
+class Fresh(TargetStart):
+    """The initial weights, with or without distillation from the selector.
+
+    Attributes:
+        distillation: None to train on the labels alone.
+    """
+
+    distillation: Distillation | None = None
+
+    @property
+    def needs_selector(self) -> bool:
+        return self.distillation is not None
+
+    def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        teacher = selector.model if self.distillation is not None and selector is not None else None
+        return Start(copy.deepcopy(target), teacher, self.distillation)
+
+
+@dataclass(frozen=True)
+class Fused(TargetStart):
+    """The trained pruned selector, fused into the dense network (Algorithm 1, lines 12 and 14).
+
+    Attributes:
+        rest: what the other coordinates hold, see :func:`prunefuse_bench.fuse`.
+        distillation: from the selector; None to train on the labels alone.
+    """
+
+    rest: Rest = "reinit"
+    distillation: Distillation | None = Distillation()
+
+    @property
+    def needs_selector(self) -> bool:
+        return True
+
+    def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        if not isinstance(selector, PrunedNetwork):
+            raise TypeError("only a pruned selector can be fused into the target")
+        fused = fuse(target, selector, rest=self.rest, seed=seed)
+        return Start(fused, selector.model if self.distillation else None, self.distillation)
+
+
+@dataclass(frozen=True)
+class TrainedSelector(TargetStart):
+    """The trained selector is the target (active learning): trained on the same labels, it is not trained twice."""
+
+    @property
+    def needs_selector(self) -> bool:
+        return True
+
+    def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        if selector is None:
+            raise TypeError("there is no selector that could be the target")
+        return Start(selector.model, trained=True)

@@ -1,0 +1,7 @@
+"""What runs leave behind: one folder per cell, written so that nothing is ever half there."""
+
+from prunefuse_bench.records.environment import describe_environment
+from prunefuse_bench.records.results import load_results
+from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder
+
+__all__ = ["SCHEMA", "CellStore", "RunFolder", "describe_environment", "load_results"]

@@ -1,0 +1,95 @@
+"""Runs as data frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunefuse_bench.cost.ledger import SELECTOR_STAGES
+from prunefuse_bench.records.store import CellStore, RunFolder
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["load_results"]
+
+
+def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
+    """All results of one or more run folders, one row per cell and budget.
+
+    A cell without a whole round has one row of status ``missing`` or ``failed`` with no numbers: nothing is dropped.
+
+    Returns:
+        Columns: run, cell, dataset, model, method, seed, status (finished, unfinished, failed or missing), reason,
+        labels, budget (share of the pool), accuracy and loss of the target, selector_accuracy, selector_parameters,
+        target_parameters, selector_seconds (all that was spent to choose the labels of this budget: selectors trained on
+        the earlier budgets, scoring, ranking, synchronisation), target_seconds (all else that the target of this budget
+        alone needs: its selector's training where it needs one, fusion, training), total_seconds (wall-clock of the
+        cell up to here, the targets of all reported budgets and evaluation included), epochs, steps.
+
+    Raises:
+        BadInput: not the folder of a run.
+    """
+    import pandas
+
+    folders = [path] if isinstance(path, str | Path) else list(path)
+    rows = itertools.chain.from_iterable(_run_rows(RunFolder(Path(folder))) for folder in folders)
+    return pandas.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+COLUMNS = (
+    "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
+    "selector_accuracy", "selector_parameters", "target_parameters", "selector_seconds", "target_seconds",
+    "total_seconds", "epochs", "steps",
+)  # fmt: skip
+
+
+def _run_rows(run: RunFolder) -> Iterable[dict[str, Any]]:
+    for cell in run.read_suite()["cells"]:
+        row = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
+        store = run.open_cell(cell["id"])
+        if store is None:
+            yield {**row, "status": "missing", "reason": "not run"}
+        else:
+            yield from _cell_rows(row, store, cell["target_needs_selector"])
+
+
+def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: bool) -> Iterable[dict[str, Any]]:
+    task, failure, rounds = store.settings["task"], store.failure, store.read_rounds()
+    row |= {
+        "dataset": task["dataset"]["title"],
+        "model": task["model"]["name"],
+        "status": "failed" if failure else "finished" if store.finished else "unfinished" if rounds else "missing",
+        "reason": failure["reason"] if failure else "",
+    }
+    if not any(record["target"] for record in rounds):
+        yield row
+    selector_spent = total = 0.0
+    for record in rounds:
+        seconds = {name: cost["seconds"] for name, cost in record["stages"].items()}
+        # To choose this round's labels: scoring and ranking now, and the selectors of the rounds before.
+        choosing = sum(seconds.get(stage, 0.0) for stage in ("selector/infer", "selector/rank"))
+        updating = sum(seconds.get(stage, 0.0) for stage in SELECTOR_STAGES) - choosing
+        finishing = seconds.get("fuse", 0.0) + seconds.get("target/train", 0.0)
+        total += sum(seconds.values())
+        selector_spent += choosing
+        target, selector = record["target"], record["selector"]
+        if target is not None:
+            yield {
+                **row,
+                "labels": record["labels"],
+                "budget": record["labels"] / task["dataset"]["train_size"],
+                "accuracy": target["accuracy"],
+                "loss": target["loss"],
+                "selector_accuracy": selector["accuracy"] if selector else None,
+                "selector_parameters": selector["parameters"] if selector else None,
+                "target_parameters": target["parameters"],
+                "selector_seconds": selector_spent,
+                "target_seconds": finishing + (updating if target_needs_selector else 0.0),
+                "total_seconds": total,
+                "epochs": target["fit"]["epochs"],
+                "steps": target["fit"]["steps"],
+            }
+        selector_spent += updating

@@ -1,0 +1,157 @@
+"""One table per task: accuracy at each budget, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from prunefuse_bench.atomic import write_atomically, write_json
+from prunefuse_bench.errors import BadInput
+from prunefuse_bench.records import RunFolder, load_results
+from prunefuse_bench.report.deviations import describe_task, deviations
+
+__all__ = ["Leaderboard", "write_leaderboard"]
+
+NOTES = (
+    "Accuracy: test accuracy of the target network after its last epoch, mean ± standard deviation over seeds, in percent.",
+    "Selector seconds: all that was spent to choose the labels of the last budget (selectors trained on the earlier "
+    "budgets, scoring, ranking), mean over seeds.",
+    "To target: selector seconds, and all that the target of the last budget needs beyond them, mean over seeds.",
+    "Total seconds: wall-clock of the whole cell, with the targets of every reported budget and their evaluation; "
+    "what the curve cost, not what one target costs.",
+)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The results of one task.
+
+    Attributes:
+        title: data set and target network.
+        facts: how it was run, (name, value).
+        deviations: where that differs from the paper.
+        table: one row per method in order of first appearance, strings ready to print.
+        problems: cells that are missing, unfinished or failed, with the reason.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    deviations: tuple[str, ...]
+    table: pandas.DataFrame
+    problems: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """The table with its facts, for a README or a paper's appendix."""
+        lines = [f"# {_escape(self.title)}", ""]
+        lines += [f"- {name}: {_escape(value)}" for name, value in self.facts]
+        lines += ["", _markdown_table(self.table), ""]
+        lines += [f"- {note}" for note in NOTES]
+        for heading, entries in (
+            ("Cells without a result", self.problems),
+            ("Differs from the paper", self.deviations),
+        ):
+            if entries:
+                lines += ["", f"## {heading}", "", *(f"- {_escape(entry)}" for entry in entries)]
+        return "\n".join(lines) + "\n"
+
+
+def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
+    """Read the runs and write ``leaderboard.md``, ``.csv`` and ``.json`` into ``out``.
+
+    Raises:
+        BadInput: a folder holds no run, or no cell has a result.
+    """
+    results = load_results(runs)
+    boards = [_leaderboard(run) for run in runs]
+    out.mkdir(parents=True, exist_ok=True)
+    markdown = "\n".join(board.markdown() for board in boards)
+    csv = results.to_csv(index=False)
+    write_atomically(out / "leaderboard.md", lambda stream: stream.write(markdown.encode()))
+    write_atomically(out / "leaderboard.csv", lambda stream: stream.write(csv.encode()))
+    write_json(
+        out / "leaderboard.json",
+        [
+            {
+                "title": board.title,
+                "facts": dict(board.facts),
+                "deviations": list(board.deviations),
+                "problems": list(board.problems),
+                "table": board.table.to_dict(orient="records"),
+                "results": json.loads(results[results["run"] == str(run)].to_json(orient="records")),
+            }
+            for run, board in zip(runs, boards, strict=True)
+        ],
+    )
+    return boards
+
+
+def _leaderboard(run: Path) -> Leaderboard:
+    results = load_results(run)
+    folder = RunFolder(run)
+    stores = [store for cell in folder.read_suite()["cells"] if (store := folder.open_cell(cell["id"])) is not None]
+    if not stores:
+        raise BadInput(f"{run}: no cell of this run was begun; run it with: prunefuse-bench run")
+    settings = stores[0].settings
+    environment = next((rounds[-1]["environment"] for store in stores if (rounds := store.read_rounds())), None)
+    problems = results.loc[results["status"] != "finished"].drop_duplicates("cell")
+    return Leaderboard(
+        title=f"{settings['task']['dataset']['title']}, {settings['task']['model']['name']}",
+        facts=tuple(describe_task(settings, environment, sorted(results["seed"].unique().tolist()))),
+        deviations=tuple(deviations(settings)),
+        table=_table(results),
+        problems=tuple(
+            f"{row.method}, seed {row.seed}: {row.status} ({row.reason or 'stopped'})" for row in problems.itertuples()
+        ),
+    )
+
+
+def _table(results: pandas.DataFrame) -> pandas.DataFrame:
+    """One row per method; a budget whose cells did not all get there says how many did."""
+    seeds = results.groupby("method")["seed"].nunique()
+    budgets = results[["labels", "budget"]].dropna().drop_duplicates().sort_values("labels")
+    rows = []
+    for method, cells in results.groupby("method", sort=False):
+        row: dict[str, Any] = {"method": method}
+        for labels, budget in budgets.itertuples(index=False):
+            accuracy = 100 * cells.loc[cells["labels"] == labels, "accuracy"].dropna()
+            row[_budget_heading(budget)] = _mean_and_deviation(accuracy, int(seeds[method]))
+        last = cells.loc[cells["labels"] == budgets["labels"].max()] if len(budgets) else cells.iloc[:0]
+        row["selector s"] = _mean_seconds(last["selector_seconds"])
+        row["to target s"] = _mean_seconds(last["selector_seconds"] + last["target_seconds"])
+        row["total s"] = _mean_seconds(last["total_seconds"])
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def _budget_heading(budget: float) -> str:
+    return f"{100 * budget:.3g}%"
+
+
+def _mean_and_deviation(accuracy: pandas.Series, seeds: int) -> str:
+    if accuracy.empty:
+        return "–"
+    text = f"{accuracy.mean():.2f}" + (f" ± {accuracy.std(ddof=1):.2f}" if len(accuracy) > 1 else "")
+    return text if len(accuracy) == seeds else f"{text} ({len(accuracy)} of {seeds})"
+
+
+def _mean_seconds(seconds: pandas.Series) -> str:
+    return "–" if seconds.dropna().empty else f"{seconds.mean():.1f}"
+
+
+def _markdown_table(table: pandas.DataFrame) -> str:
+    lines = ["| " + " | ".join(_escape(str(column)) for column in table.columns) + " |"]
+    lines.append("|" + "---|" * len(table.columns))
+    lines += ["| " + " | ".join(_escape(str(value)) for value in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    """Text that means nothing to Markdown or HTML."""
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("\r", " ").replace("\n", " ").replace("&", "&amp;")

@@ -1,0 +1,222 @@
+"""From a suite to records: resolve, check everything, then run cell after cell."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from prunefuse_bench.config import Suite, TaskSpec, content_hash
+from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset
+from prunefuse_bench.errors import BadInput, CellFailed
+from prunefuse_bench.loop import Cell, Task, active_learning
+from prunefuse_bench.models import MODELS, build_model
+from prunefuse_bench.recipe import Recipe, resolve_recipe
+from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, describe_environment
+from prunefuse_bench.training import TrainingRecipe, resolve_precision
+
+__all__ = ["Observer", "PlannedCell", "plan", "run_cells"]
+
+
+class Observer(Protocol):
+    """Told what a run is doing, for a person to see."""
+
+    def cell_started(self, cell: PlannedCell, position: int, total: int) -> None: ...
+    def stage(self, stage: str, done: int, total: int) -> None: ...
+    def round_done(self, cell: PlannedCell, number: int, total: int) -> None: ...
+    def cell_ended(self, cell: PlannedCell, outcome: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of a suite, ready to run."""
+
+    task: Task
+    recipe: Recipe
+    seed: int
+    settings: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        return content_hash(self.settings)
+
+
+def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done, total: None) -> list[PlannedCell]:
+    """The cells of a suite, seed by seed, with everything checked that can be checked before training.
+
+    Raises:
+        BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets that the pool cannot fill.
+    """
+    recipes = [resolve_recipe(entry) for entry in suite.recipes]
+    labels = [recipe.label for recipe in recipes]
+    if len(set(labels)) != len(labels):
+        raise BadInput(f"recipes: expected each method once, got {', '.join(labels)}; tell variants apart with label")
+    MODELS[suite.task.model.name]
+    device = _resolve_device(suite.device)
+    dataset = _load(suite.task, decode_progress)
+    task = _resolve_task(suite, dataset, device)
+    _check_recipes(recipes, task)
+    shared = {
+        "schema": SCHEMA,
+        "protocol": suite.protocol,
+        "task": _task_settings(suite.task, task),
+        "device": device.type,
+    }
+    return [
+        PlannedCell(task, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed})
+        for seed in suite.seeds
+        for recipe in recipes
+    ]
+
+
+def run_cells(
+    suite: Suite, cells: list[PlannedCell], out: Path, *, resume: bool, observer: Observer
+) -> list[CellStore]:
+    """Run every cell that is not finished, and store each round when it is whole.
+
+    A cell that fails is recorded as failed, with the reason, and the others go on.
+
+    Args:
+        out: the run's folder.
+        resume: go on with cells that were stopped or failed, from their last whole round.
+
+    Raises:
+        BadInput: a cell was stopped half-way and ``resume`` is false.
+        CellLocked: another process is at work on a cell.
+        OSError: records cannot be written.
+    """
+    run = RunFolder(out)
+    stores = [run.create_cell(cell.settings) for cell in cells]
+    if not resume:
+        for store in stores:
+            if store.rounds_done and not store.finished:
+                raise BadInput(
+                    f"{out} holds a run that was stopped (cell {store.folder.name} has {store.rounds_done} of "
+                    f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
+                )
+    run.write_suite(
+        suite.model_dump(mode="json"),
+        [
+            {
+                "id": cell.identity,
+                "method": cell.recipe.label,
+                "seed": cell.seed,
+                "target_needs_selector": cell.recipe.target_start.needs_selector,
+            }
+            for cell in cells
+        ],
+    )
+    with _deterministic():
+        for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
+            observer.cell_started(cell, position, len(cells))
+            observer.cell_ended(cell, _run_cell(cell, store, observer, resume=resume))
+    return stores
+
+
+def _run_cell(cell: PlannedCell, store: CellStore, observer: Observer, *, resume: bool) -> str:
+    """Returns what became of it: ``finished``, ``failed`` or ``found finished``."""
+    if store.finished:
+        return "found finished"
+    with store.lock():
+        if store.failure and not resume:
+            return "failed"
+        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage)
+        try:
+            after = work.restore(store.checkpoint)
+            for round_ in active_learning(work, after):
+                store.write_round(round_, describe_environment(cell.task.device))
+                observer.round_done(cell, round_.number, store.rounds_expected)
+        except CellFailed as error:
+            store.write_failure(error)
+            return "failed"
+    return "finished"
+
+
+def _resolve_device(asked: str) -> torch.device:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device: expected a CUDA device, but torch finds none; use device=cpu or device=auto")
+    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
+    spec = task.dataset
+    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress)
+    dataset = load_dataset(spec.name, request)
+    chosen = {key: value for key, value in task.augmentation.model_dump().items() if value is not None}
+    return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
+
+
+def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:
+    spec = suite.task
+    counts = spec.label_counts(len(dataset.train_images))
+    report = spec.budgets if spec.report is None else spec.report
+    return Task(
+        dataset=dataset,
+        model=spec.model.name,
+        width=spec.model.width,
+        training=TrainingRecipe(
+            schedule=spec.training.schedule,
+            batch_size=spec.training.batch_size,
+            momentum=spec.training.momentum,
+            weight_decay=spec.training.weight_decay,
+            augmentation=dataset.augmentation,
+            normalisation=Normalisation.of(dataset.train_images),
+            precision=resolve_precision(suite.precision, device),
+        ),
+        label_counts=tuple(counts),
+        report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
+        device=device,
+    )
+
+
+def _check_recipes(recipes: list[Recipe], task: Task) -> None:
+    """Build every selector once, so that a network that cannot be pruned is found now and not after hours."""
+    example = task.training.normalisation.apply(task.dataset.train_images[:1])
+    target = build_model(
+        task.model,
+        num_classes=len(task.dataset.classes),
+        in_channels=task.dataset.train_images.shape[1],
+        width=task.width,
+    )
+    for recipe in recipes:
+        recipe.proxy.start(target, example)
+
+
+def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
+    """All of the task that determines results, as plain data; nothing that does not (such as the data's path)."""
+    return {
+        "dataset": {
+            "name": spec.dataset.name,
+            "title": task.dataset.title,
+            "sha256": task.dataset.sha256(),
+            "train_size": len(task.dataset.train_images),
+            "test_size": len(task.dataset.test_images),
+            "image": list(task.dataset.train_images.shape[1:]),
+            "classes": len(task.dataset.classes),
+        },
+        "model": spec.model.model_dump(),
+        "training": dataclasses.asdict(task.training),
+        "label_counts": list(task.label_counts),
+        "report_rounds": sorted(task.report_rounds),
+    }
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Only deterministic algorithms within the block, so that a cell run twice gives the same bits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a check for uninitialised reads that costs time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,41 @@
+"""Learning rates over a training run (paper, section 9.3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["PAPER_SEGMENTS", "StepSchedule"]
+
+PAPER_SEGMENTS = ((1.0, 0.01), (90.0, 0.1), (45.0, 0.01), (45.0, 0.001))
+"""(epochs, learning rate) of the CIFAR experiments: 181 epochs with a first epoch to warm up."""
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """A stepwise constant learning rate, stretched or shrunk to any length.
+
+    Attributes:
+        epochs: length of the training in passes over the labeled set.
+        segments: (share, learning rate), one after another; each takes its share of the optimisation steps.
+        min_steps: a labeled set so small that ``epochs`` would be fewer optimisation steps is passed over more often.
+    """
+
+    epochs: int
+    segments: tuple[tuple[float, float], ...] = PAPER_SEGMENTS
+    min_steps: int = 0
+
+    def epochs_for(self, steps_per_epoch: int) -> int:
+        """Epochs after the floor on optimisation steps."""
+        return max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
+
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """Learning rate of optimisation step ``step`` (from 0) of ``total_steps``."""
+        whole = sum(share for share, _ in self.segments)
+        end = 0.0
+        for share, rate in self.segments:
+            end += share
+            # The tolerance keeps a boundary that falls on a whole step from moving by rounding.
+            if step < total_steps * end / whole - 1e-9 * total_steps:
+                return rate
+        return self.segments[-1][1]
