@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from prunefuse_bench.errors import CannotWrite
+
 __all__ = ["write_atomically", "write_json"]
 
 
@@ -16,8 +18,17 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write to a temporary file beside ``file``, flush it to the disk, and rename it.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; ``file`` is then as it was.
+        CannotWrite: the disk is full or the folder cannot be written; ``file`` is then as it was.
     """
+    try:
+        _write(file, write)
+    except OSError as error:
+        raise CannotWrite(
+            f"{file} cannot be written ({error}); what is on disk is whole: make room, and go on with --resume"
+        ) from error
+
+
+def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as stream:

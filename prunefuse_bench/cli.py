@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import rich.box
 import rich.markup
@@ -14,7 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prunefuse_bench.errors import BadInput
+from prunefuse_bench.errors import BadInput, CannotWrite
+
+if TYPE_CHECKING:
+    from prunefuse_bench.report import Leaderboard
+    from prunefuse_bench.runner import PlannedCell
 
 __all__ = ["app", "main"]
 
@@ -27,8 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width of its own
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 
 @app.command()
@@ -53,7 +57,7 @@ def run(
     \b
     Examples:
       prunefuse-bench run quick
-      prunefuse-bench run quick --seeds 0-4 --set 'recipes=[random, {method: prunefuse, ratio: 0.7}]'
+      prunefuse-bench run quick --seeds 0-4 --set 'recipes=\\[random, {method: prunefuse, ratio: 0.7}]'
       prunefuse-bench run cifar10-jpeg-short --set task.dataset.path=cifar10-jpeg.zip --resume
     """
     from prunefuse_bench.config import load_suite
@@ -88,7 +92,7 @@ def report(
 @app.command("methods")
 def list_methods() -> None:
     """List the methods, their parameters, and the acquisitions that they can use."""
-    from prunefuse_bench.acquisition import acquisitions
+    from prunefuse_bench.acquisition import ACQUISITIONS
     from prunefuse_bench.recipe import methods
 
     found = methods().items()
@@ -100,28 +104,30 @@ def list_methods() -> None:
     _print_table(
         "Acquisitions (higher is chosen first)",
         ("acquisition", "what it is", "needs", "source"),
-        [(a.name, a.summary, (a.needs.name or "").lower(), a.source) for _, a in acquisitions().items()],
+        [(a.name, a.summary, (a.needs.name or "").lower(), a.source) for _, a in ACQUISITIONS.items()],
     )
 
 
 @app.command("datasets")
 def list_datasets() -> None:
     """List the data sets."""
-    from prunefuse_bench.data import datasets
+    from prunefuse_bench.data import DATASETS
 
-    _print_table("Data sets", ("dataset", "what it is"), [(name, entry.summary) for name, entry in datasets().items()])
+    _print_table("Data sets", ("dataset", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
 
 
 @app.command("models")
 def list_models() -> None:
     """List the target networks, with parameters at 10 classes, dense and pruned by half."""
+    import torch
+
     from prunefuse_bench.models import MODELS, build_model, count_parameters
     from prunefuse_bench.pruning import prune
 
     rows = []
     for name, entry in MODELS.items():
         dense = build_model(name, num_classes=10, in_channels=entry.example_shape[0])
-        pruned = prune(dense, _example(entry.example_shape), 0.5)
+        pruned = prune(dense, torch.zeros(1, *entry.example_shape), 0.5)
         rows.append((name, f"{count_parameters(dense):,}", f"{count_parameters(pruned.model):,}", entry.summary))
     _print_table("Target networks", ("model", "parameters", "pruned, p = 0.5", "what it is"), rows)
 
@@ -162,10 +168,8 @@ def main() -> NoReturn:
         app()
     except BadInput as error:
         _fail(str(error), 2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        _fail(f"cannot write: {error}; the records on disk are whole, make room and go on with --resume", 1)
+    except CannotWrite as error:
+        _fail(str(error), 1)
     sys.exit(0)
 
 
@@ -174,13 +178,7 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _example(shape: tuple[int, int, int]):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.zeros(1, *shape)
-
-
-def _print_leaderboard(board) -> None:  # type: ignore[no-untyped-def]
+def _print_leaderboard(board: Leaderboard) -> None:
     table = Table(title=rich.markup.escape(board.title), box=rich.box.SIMPLE_HEAVY)
     for position, column in enumerate(board.table.columns):
         table.add_column(rich.markup.escape(str(column)), justify="left" if position == 0 else "right", no_wrap=True)
@@ -191,7 +189,7 @@ def _print_leaderboard(board) -> None:  # type: ignore[no-untyped-def]
         console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
 
 
-def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(title=title, box=rich.box.SIMPLE_HEAVY)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -229,14 +227,11 @@ class _LiveView:
     def stage(self, stage: str, done: int, total: int) -> None:
         self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)
 
-    def cell_started(self, cell, position: int, total: int) -> None:  # type: ignore[no-untyped-def]
+    def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
         name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
         self._progress.update(self._cells, description=name, completed=position, total=total)
 
-    def round_done(self, cell, number: int, total: int) -> None:  # type: ignore[no-untyped-def]
-        pass
-
-    def cell_ended(self, cell, outcome: str) -> None:  # type: ignore[no-untyped-def]
+    def cell_ended(self, cell: PlannedCell, outcome: str) -> None:
         self._progress.advance(self._cells)
         if outcome != "found finished":
             name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")

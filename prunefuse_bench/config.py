@@ -54,7 +54,7 @@ class _Spec(pydantic.BaseModel):
 
 
 class DatasetSpec(_Spec):
-    """Which images. ``path``, ``resize`` and ``channels`` are for image archives; ``title`` is how tables name it."""
+    """Which images; which settings mean something depends on the data set. ``title`` is how tables name it."""
 
     where = "task.dataset"
     name: str = "digits"
@@ -85,6 +85,7 @@ class TrainingSpec(_Spec):
 
     @property
     def schedule(self) -> StepSchedule:
+        """Length and learning rates."""
         return StepSchedule(self.epochs, self.segments, self.min_steps)
 
 
@@ -129,14 +130,15 @@ class TaskSpec(_Spec):
                 raise BadInput(f"task.budgets: {budget} asks for {count} labels, but the pool has {pool_size}")
             if count < 2:
                 raise BadInput(
-                    f"task.budgets: {budget} of {pool_size} images is {count} label{'s' * (count != 1)}; at least 2 are needed"
+                    f"task.budgets: expected at least 2 labels, got {count} ({budget} of {pool_size} images)"
                 )
         for (first, before), (second, after) in zip(
             zip(self.budgets, counts, strict=True), zip(self.budgets[1:], counts[1:], strict=True), strict=False
         ):
             if after <= before:
                 raise BadInput(
-                    f"task.budgets: expected increasing budgets, got {first} ({before} labels) before {second} ({after} labels)"
+                    f"task.budgets: expected increasing budgets, "
+                    f"got {first} ({before} labels) before {second} ({after} labels)"
                 )
         return counts
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "CellFailed", "CellLocked", "unknown_name"]
+__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "unknown_name"]
 
 
 class BadInput(Exception):
@@ -17,6 +17,10 @@ class BadInput(Exception):
 
 class CellLocked(BadInput):
     """Another process is at work on this cell."""
+
+
+class CannotWrite(Exception):
+    """A record could not be written (disk full, no permission). What is on disk is whole. Exit code 1."""
 
 
 class CellFailed(Exception):

@@ -73,7 +73,7 @@ def _scatter(dense: Tensor, index: Tensor, values: Tensor, name: str) -> None:
 def reinitialise(model: nn.Module) -> None:
     """Draw all weights anew, each layer from its own initial distribution, and reset the buffers.
 
-    A network that defines ``init_weights()`` is asked to do it; of any other, every layer's ``reset_parameters()``.
+    Every layer's ``reset_parameters()``, and then the network's own ``init_weights()`` if it defines one.
     """
     for module in model.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):

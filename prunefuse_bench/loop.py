@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,18 +17,19 @@ from prunefuse_bench.acquisition import Needs, Opinions
 from prunefuse_bench.cost import Ledger, StageCost
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
 from prunefuse_bench.models import build_model, count_parameters
-from prunefuse_bench.pruning import Network
+from prunefuse_bench.pruning import Network, PruningStep, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
 from prunefuse_bench.recipe import Recipe, Start
-from prunefuse_bench.training import Evaluation, Fit, TrainingRecipe, evaluate, fit
+from prunefuse_bench.training import Diverged, Evaluation, Fit, TrainingRecipe, evaluate, fit
 
-__all__ = ["Cell", "Checkpoint", "Outcome", "Progress", "Round", "Task", "Trained", "active_learning"]
+__all__ = ["Cell", "Checkpoint", "Outcome", "Progress", "Round", "SavedSelector", "Task", "Trained", "active_learning"]
 
 
 class Progress(Protocol):
     """Told where a run is: a stage, and how much of it is done."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take note."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,27 @@ class Round:
 
 
 @dataclass(frozen=True)
+class SavedSelector:
+    """A trained selector as plain data.
+
+    Attributes:
+        state: its parameters and buffers.
+        history: the pruning steps that made its structure; None if it was not pruned.
+        fit: the training run that made it.
+    """
+
+    state: Mapping[str, Tensor]
+    history: tuple[PruningStep, ...] | None
+    fit: Fit
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What is needed to go on: the last whole round's number, the queries of all rounds, and the trained selector."""
 
     number: int
     queries: tuple[Tensor, ...]
-    selector: Trained | None
+    selector: SavedSelector | None
 
 
 def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
@@ -121,14 +138,16 @@ def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Rou
         selector = cell.train_selector(untrained, labeled, 0)  # line 3
         yield cell.close_round(0, query, target, selector, labeled)
     else:
-        labeled, selector = cell.replay(after), after.selector
+        labeled = cell.label_again(after.queries)
+        selector = cell.restore_selector(after.selector, target, untrained)
+        cell.ledger.close_round()  # what it took to get here is on record already
     for r, k in cell.rounds(after):  # line 5
         query = cell.choose(k, selector, r)  # line 6
         labeled = cell.pool.label(query)  # lines 7 and 8
         if not cell.syncs_at(r):  # line 9
             selector = cell.train_selector(untrained, labeled, r)  # line 10
         else:  # line 11
-            fused = cell.train_target(target, selector, labeled, r, stage="sync/train")  # line 12
+            fused = cell.train_target(target, selector, labeled, r, stage="sync")  # line 12
             selector = cell.train_selector(cell.new_selector(fused.network.model), labeled, r)  # line 13
         yield cell.close_round(r, query, target, selector, labeled)  # lines 14 and 15
 
@@ -161,14 +180,6 @@ class Cell:
             )
         return network.to(self.task.device)
 
-    def restore(
-        self, checkpoint: Callable[[nn.Module, Network | None, Tensor], Checkpoint | None]
-    ) -> Checkpoint | None:
-        """Read a checkpoint, given what its networks are made from: target, untrained selector, example input."""
-        target = self.new_target()
-        untrained = self.recipe.proxy.start(target, self.example_input) if self.recipe.uses_selector else None
-        return checkpoint(target, untrained, self.example_input)
-
     def new_selector(self, target: nn.Module) -> Network | None:
         """The selector before its training, or None if the recipe needs none."""
         if not self.recipe.uses_selector:
@@ -181,11 +192,25 @@ class Cell:
         order = torch.randperm(len(self.pool), generator=generator(self.seed, "initial labels"))
         return order[: self.task.label_counts[0]]
 
-    def replay(self, after: Checkpoint) -> LabeledSet:
-        """Label again what was labeled before the checkpoint."""
-        for query in after.queries:
-            labeled = self.pool.label(query)
-        return labeled
+    def label_again(self, queries: tuple[Tensor, ...]) -> LabeledSet:
+        """Label what was labeled before a checkpoint, in the same order."""
+        for query in queries:
+            self.pool.label(query)
+        return self.pool.labeled
+
+    def restore_selector(
+        self, saved: SavedSelector | None, target: nn.Module, untrained: Network | None
+    ) -> Trained | None:
+        """The trained selector of a checkpoint; its structure is that of ``untrained`` or made by its own history."""
+        if saved is None or untrained is None:
+            return None
+        network = untrained
+        if saved.history is not None:
+            network = replay_pruning(target, self.example_input, saved.history)
+        model = copy.deepcopy(network.model)
+        model.to(memory_format=torch.channels_last)  # as training leaves it
+        model.load_state_dict(dict(saved.state))
+        return Trained(dataclasses.replace(network, model=model.eval()), saved.fit)
 
     def rounds(self, after: Checkpoint | None) -> Iterator[tuple[int, int]]:
         """(r, k): each round still to do, and how many labels it asks for."""
@@ -212,7 +237,7 @@ class Cell:
                     draws,
                     functools.partial(self.progress, "selector/infer"),
                 )
-                cost.samples += len(unlabeled)
+                cost.samples += len(unlabeled) + (len(self.pool.labeled) if Needs.FEATURES in acquisition.needs else 0)
         with self.ledger.stage("selector/rank") as cost:
             cost.samples += len(unlabeled)
             return acquisition.choose(k, opinions)
@@ -222,16 +247,16 @@ class Cell:
         return None if start is None else self._train(start, labeled, number, "selector/train")
 
     def train_target(
-        self, target: nn.Module, selector: Trained | None, labeled: LabeledSet, number: int, stage: str = "target/train"
+        self, target: nn.Module, selector: Trained | None, labeled: LabeledSet, number: int, stage: str = "target"
     ) -> Trained:
         """The dense network as the recipe starts it, fine-tuned on the labeled set."""
-        with self.ledger.stage("fuse"):
+        with self.ledger.stage(f"{stage}/start"):
             start = self.recipe.target_start.begin(
                 target, selector.network if selector else None, derive_seed(self.seed, "rest", number)
             )
         if start.trained and selector is not None:
             return selector
-        return self._train(Network(start.network), labeled, number, stage, start)
+        return self._train(Network(start.network), labeled, number, f"{stage}/train", start)
 
     def close_round(
         self, number: int, query: Tensor, target: nn.Module, selector: Trained | None, labeled: LabeledSet
@@ -267,4 +292,6 @@ class Cell:
         with self.ledger.stage(stage) as cost:
             evaluation = evaluate(model, self.test_images, self.test_labels, self.task.training)
             cost.samples += len(self.test_images)
+        if not math.isfinite(evaluation.loss):
+            raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
         return Outcome(evaluation, trained.fit, count_parameters(model))

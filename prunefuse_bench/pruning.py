@@ -98,6 +98,7 @@ def prune(
         (str(name), bool(is_output), list(map(int, idxs))) for name, is_output, idxs in pruner.pruning_history()
     )
     pruned.zero_grad(set_to_none=True)
+    pruned.train(model.training)  # tracing leaves it in evaluation mode
     return PrunedNetwork(pruned, _index_map(model, example_input, history), history)
 
 
@@ -106,6 +107,7 @@ def replay_pruning(model: nn.Module, example_input: Tensor, history: tuple[Pruni
     pruned = copy.deepcopy(model)
     _dependency_graph(pruned, example_input).load_pruning_history(list(history))
     pruned.zero_grad(set_to_none=True)
+    pruned.train(model.training)  # tracing leaves it in evaluation mode
     return PrunedNetwork(pruned, _index_map(model, example_input, history), history)
 
 

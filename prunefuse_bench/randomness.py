@@ -34,5 +34,5 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     For code that takes no generator, such as the constructors of networks.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(seed, *purpose))
+        torch.default_generator.manual_seed(derive_seed(seed, *purpose))
         yield

@@ -43,4 +43,5 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries))
 
     def items(self) -> list[tuple[str, T]]:
+        """(name, entry), sorted by name."""
         return [(name, self._entries[name]) for name in self]

@@ -27,10 +27,14 @@ __all__ = ["Observer", "PlannedCell", "plan", "run_cells"]
 class Observer(Protocol):
     """Told what a run is doing, for a person to see."""
 
-    def cell_started(self, cell: PlannedCell, position: int, total: int) -> None: ...
-    def stage(self, stage: str, done: int, total: int) -> None: ...
-    def round_done(self, cell: PlannedCell, number: int, total: int) -> None: ...
-    def cell_ended(self, cell: PlannedCell, outcome: str) -> None: ...
+    def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
+        """Cell ``position`` (from 0) of ``total`` begins."""
+
+    def stage(self, stage: str, done: int, total: int) -> None:
+        """So much of a stage is done."""
+
+    def cell_ended(self, cell: PlannedCell, outcome: str) -> None:
+        """The cell is ``finished``, ``failed``, or was ``found finished``."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class PlannedCell:
 
     @property
     def identity(self) -> str:
+        """The hash of the settings."""
         return content_hash(self.settings)
 
 
@@ -51,7 +56,7 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
     """The cells of a suite, seed by seed, with everything checked that can be checked before training.
 
     Raises:
-        BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets that the pool cannot fill.
+        BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets the pool cannot fill.
     """
     recipes = [resolve_recipe(entry) for entry in suite.recipes]
     labels = [recipe.label for recipe in recipes]
@@ -87,36 +92,48 @@ def run_cells(
         resume: go on with cells that were stopped or failed, from their last whole round.
 
     Raises:
-        BadInput: a cell was stopped half-way and ``resume`` is false.
+        BadInput: a cell was stopped half-way and ``resume`` is false, or the folder holds a run of another task.
         CellLocked: another process is at work on a cell.
-        OSError: records cannot be written.
+        CannotWrite: records cannot be written.
     """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out}: expected a folder, or a name for a new one, got a file")
     run = RunFolder(out)
-    stores = [run.create_cell(cell.settings) for cell in cells]
     if not resume:
-        for store in stores:
-            if store.rounds_done and not store.finished:
+        for cell in cells:
+            store = run.open_cell(cell.identity)
+            if store and store.rounds_done and not store.finished and not store.failure:
                 raise BadInput(
-                    f"{out} holds a run that was stopped (cell {store.folder.name} has {store.rounds_done} of "
+                    f"{out} holds a run that was stopped (cell {cell.identity} has {store.rounds_done} of "
                     f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
                 )
-    run.write_suite(
-        suite.model_dump(mode="json"),
-        [
-            {
-                "id": cell.identity,
-                "method": cell.recipe.label,
-                "seed": cell.seed,
-                "target_needs_selector": cell.recipe.target_start.needs_selector,
-            }
-            for cell in cells
-        ],
-    )
+    run.add_cells(_describe(suite, cells), [_describe_cell(cell) for cell in cells])
+    stores = [run.create_cell(cell.settings) for cell in cells]
     with _deterministic():
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
             observer.cell_started(cell, position, len(cells))
             observer.cell_ended(cell, _run_cell(cell, store, observer, resume=resume))
     return stores
+
+
+def _describe(suite: Suite, cells: list[PlannedCell]) -> dict[str, Any]:
+    shared = {key: value for key, value in cells[0].settings.items() if key not in ("recipe", "seed")}
+    width = f", width {suite.task.model.width:g}" if suite.task.model.width != 1 else ""
+    return {
+        "suite": suite.model_dump(mode="json"),
+        "dataset": cells[0].task.dataset.title,
+        "model": f"{suite.task.model.name}{width}",
+        "task": content_hash(shared),
+    }
+
+
+def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
+    return {
+        "id": cell.identity,
+        "method": cell.recipe.label,
+        "seed": cell.seed,
+        "target_needs_selector": cell.recipe.target_start.needs_selector,
+    }
 
 
 def _run_cell(cell: PlannedCell, store: CellStore, observer: Observer, *, resume: bool) -> str:
@@ -128,10 +145,8 @@ def _run_cell(cell: PlannedCell, store: CellStore, observer: Observer, *, resume
             return "failed"
         work = Cell(cell.task, cell.recipe, cell.seed, observer.stage)
         try:
-            after = work.restore(store.checkpoint)
-            for round_ in active_learning(work, after):
+            for round_ in active_learning(work, store.checkpoint()):
                 store.write_round(round_, describe_environment(cell.task.device))
-                observer.round_done(cell, round_.number, store.rounds_expected)
         except CellFailed as error:
             store.write_failure(error)
             return "failed"
@@ -189,11 +204,10 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
 
 
 def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
-    """All of the task that determines results, as plain data; nothing that does not (such as the data's path)."""
+    """All of the task that determines results, as plain data; nothing that does not (the data's path and title)."""
     return {
         "dataset": {
             "name": spec.dataset.name,
-            "title": task.dataset.title,
             "sha256": task.dataset.sha256(),
             "train_size": len(task.dataset.train_images),
             "test_size": len(task.dataset.test_images),
@@ -211,12 +225,13 @@ def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
 def _deterministic() -> Iterator[None]:
     """Only deterministic algorithms within the block, so that a cell run twice gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic: Any = torch.utils.deterministic  # its one attribute is set dynamically
     algorithms = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a check for uninitialised reads that costs time
+    deterministic.fill_uninitialized_memory = False  # a check for uninitialised reads that costs time
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        deterministic.fill_uninitialized_memory = fill

@@ -16,7 +16,7 @@ from prunefuse_bench import ops
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.registry import Registry
 
-__all__ = ["Acquisition", "Needs", "Opinions", "acquisition", "acquisitions", "batch_acquisition"]
+__all__ = ["ACQUISITIONS", "Acquisition", "Needs", "Opinions", "acquisition", "batch_acquisition"]
 
 
 class Needs(enum.Flag):
@@ -93,6 +93,7 @@ class Acquisition:
 
 
 ACQUISITIONS: Registry[Acquisition] = Registry("acquisition")
+"""All acquisitions by name; an unknown name is a BadInput that suggests the nearest ones."""
 
 Score = Callable[[Opinions], Tensor]
 Choice = Callable[[int, Opinions], Tensor]
@@ -115,20 +116,13 @@ def acquisition(name: str, *, needs: Needs, source: str) -> Callable[[Score], Sc
 
 
 def batch_acquisition(name: str, *, needs: Needs, source: str) -> Callable[[Choice], Choice]:
-    """Register a choice that looks at the batch as a whole: (k, opinions) -> int64 [k] positions, first choice first."""
+    """Register a choice that looks at the whole batch: (k, opinions) -> int64 [k] positions, first choice first."""
 
     def register(choose_positions: Choice) -> Choice:
         ACQUISITIONS.add(name, Acquisition(name, needs, source, _summary(choose_positions), choose_positions))
         return choose_positions
 
     return register
-
-
-def acquisitions() -> Registry[Acquisition]:
-    """All acquisitions by name; an unknown name is a BadInput that suggests the nearest ones."""
-    from prunefuse_bench.acquisition import diversity, random, uncertainty  # noqa: F401  (they register themselves)
-
-    return ACQUISITIONS
 
 
 def _summary(function: Callable[..., object]) -> str:

@@ -11,15 +11,22 @@ import torch
 
 __all__ = ["SELECTOR_STAGES", "Ledger", "StageCost"]
 
-SELECTOR_STAGES = ("prune", "selector/train", "selector/infer", "selector/rank", "sync/train")
+SELECTOR_STAGES = ("prune", "selector/train", "selector/infer", "selector/rank", "sync/start", "sync/train")
 """Stages that are spent on choosing data. Evaluation on the test set is reporting, not selection."""
 
 
 @dataclass
 class StageCost:
-    """Wall-clock seconds and samples of one stage; a sample counts once for each pass over it."""
+    """What one stage took.
+
+    Attributes:
+        seconds: wall-clock.
+        cpu_seconds: of this process, all threads; far below seconds times threads if the machine was shared.
+        samples: a sample counts once for each pass over it.
+    """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     samples: int = 0
 
 
@@ -35,12 +42,13 @@ class Ledger:
         """Time the block; add to ``samples`` inside it."""
         cost = self._stages.setdefault(name, StageCost())
         self._synchronise()
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         try:
             yield cost
         finally:
             self._synchronise()
             cost.seconds += time.perf_counter() - start
+            cost.cpu_seconds += time.process_time() - cpu_start
 
     def close_round(self) -> dict[str, StageCost]:
         """The stages since the last call, in order of first use; the ledger starts anew."""

@@ -1,10 +1,12 @@
 """Data sets, the pool with its label oracle, and augmentation."""
 
+from prunefuse_bench.data import archive, embedded, published  # they register their data sets
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation
-from prunefuse_bench.data.dataset import DatasetEntry, DatasetRequest, ImageDataset, datasets, load_dataset
+from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset, load_dataset
 from prunefuse_bench.data.pool import LabeledSet, Pool
 
 __all__ = [
+    "DATASETS",
     "Augmentation",
     "DatasetEntry",
     "DatasetRequest",
@@ -12,6 +14,8 @@ __all__ = [
     "LabeledSet",
     "Normalisation",
     "Pool",
-    "datasets",
+    "archive",
+    "embedded",
     "load_dataset",
+    "published",
 ]

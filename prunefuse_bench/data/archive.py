@@ -1,6 +1,6 @@
 """One's own images: a folder or a .zip with ``train/CLASS/image`` and ``test/CLASS/image`` inside.
 
-Everything is decoded once, in parallel, and kept on disk under the hash of the content; nothing is ever unpacked to disk.
+Everything is decoded once, in parallel, and kept on disk under the hash of the content; nothing is ever unpacked there.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ DECODER_VERSION = 1
 """Part of the cache's key: raise it when the same files would be decoded to other pixels."""
 CHUNK = 512
 """Images that one process decodes at a time."""
-
-warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,11 @@ class _Folder(_Source):
         digest = hashlib.sha256()
         for entry in entries:
             digest.update(f"{entry.name}\0".encode())
-            digest.update(hashlib.sha256(self.read(entry.name)).digest())
+            try:
+                content = self.read(entry.name)
+            except OSError as error:
+                raise BadInput(f"{self.path}: {entry.name} cannot be read ({error}); remove or replace it") from None
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
 
@@ -246,11 +248,13 @@ def _decode_chunk(
 def _decode_one(source: _Source, name: str, resize: int | None, channels: int) -> numpy.ndarray:
     """uint8 [C, H, W] of one file."""
     try:
-        with Image.open(io.BytesIO(source.read(name))) as opened:
-            image = opened.convert("RGB" if channels == 3 else "L")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source.read(name))) as opened:
+                image = opened.convert("RGB" if channels == 3 else "L")
         if resize:
             image = image.resize((resize, resize), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError, Warning) as error:
+    except Exception as error:  # a damaged file can make a decoder raise anything, and it is this file's fault
         raise BadInput(f"{source.path}: {name} cannot be read as an image ({error}); remove or replace it") from None
     pixels = numpy.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -262,5 +266,9 @@ def _write_pixels(pixels: numpy.ndarray, stream: BinaryIO) -> None:
 
 DATASETS.add(
     "image-archive",
-    DatasetEntry(load_image_archive, "your own images: a folder or .zip with train/CLASS/ and test/CLASS/ inside"),
+    DatasetEntry(
+        load_image_archive,
+        "your own images: a folder or .zip with train/CLASS/ and test/CLASS/ inside",
+        frozenset({"path", "resize", "channels"}),
+    ),
 )

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +14,7 @@ from prunefuse_bench.data.augmentation import Augmentation
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.registry import Registry
 
-__all__ = ["DATASETS", "DatasetEntry", "DatasetRequest", "DecodeProgress", "ImageDataset", "datasets", "load_dataset"]
-
-
-class DecodeProgress(Protocol):
-    """Told how many of how many images are decoded."""
-
-    def __call__(self, done: int, total: int) -> None: ...
+__all__ = ["DATASETS", "DatasetEntry", "DatasetRequest", "ImageDataset", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +26,14 @@ class DatasetRequest:
         title: how tables name it; the data set's own name if None.
         resize: side in pixels that every image is resized to; None to leave sizes alone.
         channels: 3 for RGB, 1 for grey (image archives only).
-        progress: told of decoding.
+        progress: told how many of how many images are decoded.
     """
 
     path: Path | None = None
     title: str | None = None
     resize: int | None = None
     channels: int = 3
-    progress: DecodeProgress = field(default=lambda done, total: None, repr=False)
+    progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,26 +61,27 @@ class ImageDataset:
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A data set that can be asked for by name."""
+    """A data set that can be asked for by name.
+
+    Attributes:
+        load: makes it.
+        summary: one line.
+        options: which of ``path``, ``resize`` and ``channels`` mean something to it.
+    """
 
     load: Callable[[DatasetRequest], ImageDataset]
     summary: str
+    options: frozenset[str] = frozenset()
 
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
-
-
-def datasets() -> Registry[DatasetEntry]:
-    """All data sets by name; an unknown name is a BadInput that suggests the nearest ones."""
-    from prunefuse_bench.data import archive, embedded, published  # noqa: F401  (they register themselves)
-
-    return DATASETS
+"""All data sets by name; an unknown name is a BadInput that suggests the nearest ones."""
 
 
 def load_dataset(name: str, request: DatasetRequest | None = None) -> ImageDataset:
@@ -96,7 +90,14 @@ def load_dataset(name: str, request: DatasetRequest | None = None) -> ImageDatas
     Raises:
         BadInput: unknown name, or data that cannot be used.
     """
-    dataset = datasets()[name].load(request or DatasetRequest())
+    entry, request = DATASETS[name], request or DatasetRequest()
+    for option, default in (("path", None), ("resize", None), ("channels", 3)):
+        if option not in entry.options and getattr(request, option) != default:
+            raise BadInput(
+                f"task.dataset.{option}: dataset {name!r} has no such setting "
+                f"(it knows: {', '.join(sorted(entry.options)) or 'none'})"
+            )
+    dataset = entry.load(request)
     for part, images, labels in (
         ("training", dataset.train_images, dataset.train_labels),
         ("test", dataset.test_images, dataset.test_labels),

@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -52,7 +53,11 @@ def read_idx(path: Path, sha256: str | None = None) -> Tensor:
 
 
 def load_fashion_mnist(request: DatasetRequest) -> ImageDataset:
-    """60,000 and 10,000 grey images of clothes, 28x28, 10 classes."""
+    """60,000 and 10,000 grey images of clothes, 28x28, 10 classes.
+
+    ``path`` is a folder with the four IDX files, gzip-compressed; without it, the one of Debian's package if it is
+    installed, else a download.
+    """
     from torchvision.datasets import FashionMNIST
 
     folder = request.path or (DEBIAN_FASHION_MNIST if DEBIAN_FASHION_MNIST.is_dir() else None)
@@ -92,22 +97,21 @@ def _cifar(class_name: str, title: str) -> Callable[[DatasetRequest], ImageDatas
     return load
 
 
-def _download(source: Callable[..., object], name: str, train: bool, path: Path | None = None):  # type: ignore[no-untyped-def]
-    """A torchvision data set, downloaded unless it is there; torchvision checks the archive's MD5 before it opens it."""
+def _download(source: Callable[..., Any], name: str, train: bool, path: Path | None = None) -> Any:
+    """A torchvision data set, downloaded unless it is there; torchvision checks the archive's MD5 before opening it."""
     root = path or cache_folder() / name
     try:
         return source(root=str(root), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise BadInput(
             f"dataset {name!r} is not in {root} and cannot be downloaded ({error}); "
-            "put torchvision's files for it there, or name their folder with --set task.dataset.path=FOLDER"
+            "download it where there is a network, and name the folder with --set task.dataset.path=FOLDER"
         ) from None
 
 
-DATASETS.add(
-    "fashion-mnist", DatasetEntry(load_fashion_mnist, "70,000 images of clothes, 28x28 grey, 10 classes; download")
-)
-DATASETS.add("cifar10", DatasetEntry(_cifar("CIFAR10", "CIFAR-10"), "60,000 images, 32x32 RGB, 10 classes; download"))
-DATASETS.add(
-    "cifar100", DatasetEntry(_cifar("CIFAR100", "CIFAR-100"), "60,000 images, 32x32 RGB, 100 classes; download")
-)
+for _name, _load, _summary in (
+    ("fashion-mnist", load_fashion_mnist, "70,000 images of clothes, 28x28 grey, 10 classes; download"),
+    ("cifar10", _cifar("CIFAR10", "CIFAR-10"), "60,000 images, 32x32 RGB, 10 classes; download"),
+    ("cifar100", _cifar("CIFAR100", "CIFAR-100"), "60,000 images, 32x32 RGB, 100 classes; download"),
+):
+    DATASETS.add(_name, DatasetEntry(_load, _summary, frozenset({"path"})))

@@ -91,6 +91,7 @@ class CifarResNet(nn.Module):
                 module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Float [N, in_channels, H, W] -> logits [N, num_classes]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.pool(self.blocks(x))
         return self.classifier(x.flatten(1))

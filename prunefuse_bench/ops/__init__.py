@@ -1,6 +1,6 @@
 """The operators of selection: checked here, computed by plain references for now.
 
-Every score is "higher is chosen first". An input that is not a number is never ranked: it is an error that names the row.
+Every score is "higher is chosen first". What is not a number is never ranked: it is an error that names the row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.ops import reference
 
 __all__ = ["NotRankable", "ScoreKind", "greedy_kcenters", "score", "top_k"]
@@ -18,7 +17,7 @@ __all__ = ["NotRankable", "ScoreKind", "greedy_kcenters", "score", "top_k"]
 ScoreKind = Literal["least_confidence", "entropy", "margin"]
 
 
-class NotRankable(CellFailed):
+class NotRankable(ValueError):
     """Values that cannot be ranked, such as NaN; the message names the first row and how many there are.
 
     Attributes:

@@ -37,7 +37,7 @@ SCORES = {"least_confidence": least_confidence, "entropy": entropy, "margin": ma
 
 def score(logits: Tensor, kind: str) -> Tensor:
     """See :func:`prunefuse_bench.ops.score`."""
-    return SCORES[kind](logits.double()).clamp_min(-1.0).float()
+    return SCORES[kind](logits.double()).float()
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -57,7 +57,7 @@ def greedy_kcenters(features: Tensor, k: int, initial: Tensor | None) -> tuple[T
     def add(center: Tensor) -> None:
         distances = (squared_norms + squared_norms[center] - 2 * (points @ points[center])).clamp_min(0.0)
         torch.minimum(nearest, distances, out=nearest)
-        nearest[center] = -1.0  # never picked again, duplicates of it included in the ranking behind everything else
+        nearest[center] = -1.0  # never picked again
 
     for center in centers:
         add(center)

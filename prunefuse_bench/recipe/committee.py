@@ -46,6 +46,7 @@ class OnePass(Committee):
         generator: torch.Generator,
         progress: Callable[[int, int], None],
     ) -> Opinions:
+        """Logits [N, C], and features if they are asked for."""
         unlabeled, with_features = pool.unlabeled, Needs.FEATURES in needs
         images = pool.images[unlabeled.to(pool.images.device)]
         logits, features = predict(selector.model, images, training, features=with_features, progress=progress)

@@ -46,7 +46,10 @@ Build = Callable[..., Recipe]
 
 
 def method(name: str, *, source: str) -> Callable[[Build], Build]:
-    """Register a function that returns a recipe. Its keyword arguments need types and defaults; its docstring a first line."""
+    """Register a function that returns a recipe.
+
+    Its keyword arguments need types and defaults: they are what a user may vary. Its docstring's first line is shown.
+    """
 
     def register(build: Build) -> Build:
         METHODS.add(name, Method(name, build, source, inspect.getdoc(build).splitlines()[0]))  # type: ignore[union-attr]

@@ -32,6 +32,7 @@ class Target(Proxy):
     """The target network itself: plain active learning."""
 
     def start(self, target: nn.Module, example_input: Tensor) -> Network:
+        """A copy of it."""
         return Network(copy.deepcopy(target))
 
 
@@ -48,4 +49,5 @@ class Pruned(Proxy):
     criterion: str = "magnitude"
 
     def start(self, target: nn.Module, example_input: Tensor) -> Network:
+        """A pruned copy of it."""
         return prune(target, example_input, self.ratio, criterion=self.criterion)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from prunefuse_bench.acquisition import Acquisition, Needs, acquisitions
+from prunefuse_bench.acquisition import ACQUISITIONS, Acquisition, Needs
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.recipe.committee import Committee, OnePass
 from prunefuse_bench.recipe.proxy import Proxy, Pruned, Target
@@ -36,7 +36,8 @@ class Recipe:
     sync_every: int = 0
 
     def find_acquisition(self) -> Acquisition:
-        return acquisitions()[self.acquisition]
+        """The acquisition by its name; BadInput if there is none."""
+        return ACQUISITIONS[self.acquisition]
 
     @property
     def uses_selector(self) -> bool:
@@ -50,18 +51,23 @@ class Recipe:
             BadInput: which parts, and why.
         """
         self.find_acquisition()
-        if isinstance(self.target_start, Fused) and not isinstance(self.proxy, Pruned):
-            raise BadInput(f"method {self.label!r}: only a pruned proxy can be fused into the target, got {self.proxy}")
-        if isinstance(self.target_start, TrainedSelector) and not isinstance(self.proxy, Target):
-            raise BadInput(
-                f"method {self.label!r}: only the target itself as proxy can be the target, got {self.proxy}"
-            )
-        if self.sync_every < 0:
-            raise BadInput(
-                f"method {self.label!r}: sync_every: expected 0 (never) or more rounds, got {self.sync_every}"
-            )
-        if self.sync_every and not isinstance(self.target_start, Fused):
-            raise BadInput(f"method {self.label!r}: sync_every: only a fused target start can be synchronised")
+        for wrong, why in (
+            (
+                isinstance(self.target_start, Fused) and not isinstance(self.proxy, Pruned),
+                f"only a pruned proxy can be fused into the target, got {self.proxy}",
+            ),
+            (
+                isinstance(self.target_start, TrainedSelector) and not isinstance(self.proxy, Target),
+                f"only the target itself as proxy can become the target, got {self.proxy}",
+            ),
+            (self.sync_every < 0, f"sync_every: expected 0 (never) or a number of rounds, got {self.sync_every}"),
+            (
+                self.sync_every > 0 and not isinstance(self.target_start, Fused),
+                f"sync_every: only a fused target start can be synchronised, got {self.target_start}",
+            ),
+        ):
+            if wrong:
+                raise BadInput(f"method {self.label!r}: {why}")
 
     def settings(self) -> dict[str, Any]:
         """All that determines what the method does (not its label), as plain data."""

@@ -58,9 +58,11 @@ class Fresh(TargetStart):
 
     @property
     def needs_selector(self) -> bool:
+        """Only as a teacher."""
         return self.distillation is not None
 
     def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        """A copy of the initial network."""
         teacher = selector.model if self.distillation is not None and selector is not None else None
         return Start(copy.deepcopy(target), teacher, self.distillation)
 
@@ -79,9 +81,11 @@ class Fused(TargetStart):
 
     @property
     def needs_selector(self) -> bool:
+        """Always."""
         return True
 
     def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        """The fused network; TypeError if the selector is not a pruned one."""
         if not isinstance(selector, PrunedNetwork):
             raise TypeError("only a pruned selector can be fused into the target")
         fused = fuse(target, selector, rest=self.rest, seed=seed)
@@ -94,9 +98,11 @@ class TrainedSelector(TargetStart):
 
     @property
     def needs_selector(self) -> bool:
+        """Always."""
         return True
 
     def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
+        """The selector itself; TypeError if there is none."""
         if selector is None:
             raise TypeError("there is no selector that could be the target")
         return Start(selector.model, trained=True)

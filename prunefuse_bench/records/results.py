@@ -24,10 +24,15 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
     Returns:
         Columns: run, cell, dataset, model, method, seed, status (finished, unfinished, failed or missing), reason,
         labels, budget (share of the pool), accuracy and loss of the target, selector_accuracy, selector_parameters,
-        target_parameters, selector_seconds (all that was spent to choose the labels of this budget: selectors trained on
-        the earlier budgets, scoring, ranking, synchronisation), target_seconds (all else that the target of this budget
-        alone needs: its selector's training where it needs one, fusion, training), total_seconds (wall-clock of the
-        cell up to here, the targets of all reported budgets and evaluation included), epochs, steps.
+        target_parameters, and
+
+        - selector_seconds: all that was spent to choose the labels of this budget (selectors trained on the earlier
+          budgets, scoring, ranking, synchronisation);
+        - target_seconds: all else that the target of this budget alone needs (its selector's training where it needs
+          one, fusion, training);
+        - total_seconds: all stages of the cell up to here, with the targets of all reported budgets and evaluation;
+        - peak_memory_bytes: largest resident memory of the process up to here;
+        - epochs, steps: of the target's training.
 
     Raises:
         BadInput: not the folder of a run.
@@ -42,13 +47,15 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
 COLUMNS = (
     "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
     "selector_accuracy", "selector_parameters", "target_parameters", "selector_seconds", "target_seconds",
-    "total_seconds", "epochs", "steps",
+    "total_seconds", "peak_memory_bytes", "epochs", "steps",
 )  # fmt: skip
 
 
 def _run_rows(run: RunFolder) -> Iterable[dict[str, Any]]:
-    for cell in run.read_suite()["cells"]:
+    suite = run.read_suite()
+    for cell in suite["cells"]:
         row = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
+        row |= {"dataset": suite["dataset"], "model": suite["model"]}
         store = run.open_cell(cell["id"])
         if store is None:
             yield {**row, "status": "missing", "reason": "not run"}
@@ -59,8 +66,6 @@ def _run_rows(run: RunFolder) -> Iterable[dict[str, Any]]:
 def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: bool) -> Iterable[dict[str, Any]]:
     task, failure, rounds = store.settings["task"], store.failure, store.read_rounds()
     row |= {
-        "dataset": task["dataset"]["title"],
-        "model": task["model"]["name"],
         "status": "failed" if failure else "finished" if store.finished else "unfinished" if rounds else "missing",
         "reason": failure["reason"] if failure else "",
     }
@@ -72,7 +77,7 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
         # To choose this round's labels: scoring and ranking now, and the selectors of the rounds before.
         choosing = sum(seconds.get(stage, 0.0) for stage in ("selector/infer", "selector/rank"))
         updating = sum(seconds.get(stage, 0.0) for stage in SELECTOR_STAGES) - choosing
-        finishing = seconds.get("fuse", 0.0) + seconds.get("target/train", 0.0)
+        finishing = seconds.get("target/start", 0.0) + seconds.get("target/train", 0.0)
         total += sum(seconds.values())
         selector_spent += choosing
         target, selector = record["target"], record["selector"]
@@ -89,6 +94,7 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "selector_seconds": selector_spent,
                 "target_seconds": finishing + (updating if target_needs_selector else 0.0),
                 "total_seconds": total,
+                "peak_memory_bytes": record["peak_memory_bytes"],
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
             }

@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import resource
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,12 @@ import filelock
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
 
 from prunefuse_bench.atomic import write_atomically, write_json
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.errors import BadInput, CellLocked
-from prunefuse_bench.loop import Checkpoint, Outcome, Round, Trained
-from prunefuse_bench.pruning import Network, PrunedNetwork, replay_pruning
+from prunefuse_bench.loop import Checkpoint, Outcome, Round, SavedSelector, Trained
+from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.training import Fit
 
 __all__ = ["SCHEMA", "CellStore", "RunFolder"]
@@ -77,6 +78,7 @@ class CellStore:
 
     @property
     def rounds_expected(self) -> int:
+        """Rounds of the whole cell, the random start included."""
         return len(self.settings["task"]["label_counts"])
 
     @property
@@ -89,13 +91,16 @@ class CellStore:
 
     @property
     def finished(self) -> bool:
+        """Whether every round is there."""
         return self.rounds_done == self.rounds_expected
 
     @property
     def failure(self) -> dict[str, Any] | None:
-        """Why the cell failed, if it did."""
+        """Why the cell could not go on from where it is, if so."""
         file = self.folder / "failure.json"
-        return _read_json(file) if file.exists() else None
+        failure = _read_json(file) if file.exists() else None
+        # A failure that rounds have been added to since is history.
+        return failure if failure and failure["round"] == self.rounds_done and not self.finished else None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -120,8 +125,8 @@ class CellStore:
     def write_round(self, round_: Round, environment: Mapping[str, Any]) -> None:
         """Store a whole round. The selector first, then the round that makes it count, then the old selector goes."""
         if round_.selector is not None:
-            file = self._selector_file(round_.number)
-            write_atomically(file, lambda stream: stream.write(_pack(round_.selector)))
+            packed = _pack(round_.selector)
+            write_atomically(self._selector_file(round_.number), lambda stream: stream.write(packed))
         write_json(
             self._round_file(round_.number),
             {
@@ -130,6 +135,7 @@ class CellStore:
                 "selector": _outcome(round_.selector_outcome),
                 "target": _outcome(round_.target_outcome),
                 "stages": {name: dataclasses.asdict(cost) for name, cost in round_.stages.items()},
+                "peak_memory_bytes": _peak_memory_bytes(),
                 "query": round_.query.tolist(),
                 "environment": environment,
             },
@@ -147,23 +153,16 @@ class CellStore:
         """All whole rounds as plain data, in order."""
         return [_read_json(self._round_file(number)) for number in range(self.rounds_done)]
 
-    def checkpoint(self, target: nn.Module, untrained: Network | None, example_input: Tensor) -> Checkpoint | None:
-        """Where to go on, or None if no round is whole.
-
-        Args:
-            target: the dense network with its initial weights.
-            untrained: the selector before its training, or None if the recipe needs none.
-            example_input: float [1, C, H, W], to trace the target with.
-        """
+    def checkpoint(self) -> Checkpoint | None:
+        """Where to go on, or None if no round is whole."""
         rounds = self.read_rounds()
         if not rounds:
             return None
         queries = tuple(torch.tensor(row["query"], dtype=torch.int64) for row in rounds)
-        last = len(rounds) - 1
-        if untrained is None:
+        last, selector = len(rounds) - 1, rounds[-1]["selector"]
+        if selector is None:
             return Checkpoint(last, queries, None)
-        network = _unpack(self._selector_file(last), target, untrained, example_input)
-        return Checkpoint(last, queries, Trained(network, Fit(**rounds[last]["selector"]["fit"])))
+        return Checkpoint(last, queries, _unpack(self._selector_file(last), Fit(**selector["fit"])))
 
     def _round_file(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}.json"
@@ -178,20 +177,31 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write_suite(self, suite: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
-        """State what the grid is, so that a cell that is missing shows.
+    def add_cells(self, suite: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
+        """State the grid, so that a cell that is missing shows; cells that were asked for before stay in it.
 
         Args:
-            suite: what was asked for.
+            suite: what was asked for, with ``dataset`` and ``model`` as tables name them and ``task``, the hash of all
+                settings that the cells share.
             cells: of each its ``id``, ``method`` (as tables name it), ``seed`` and ``target_needs_selector``.
+
+        Raises:
+            BadInput: the folder holds a run of another task.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.folder / "suite.json", {"schema": SCHEMA, "suite": suite, "cells": [dict(cell) for cell in cells]}
-        )
+        with filelock.FileLock(self.folder / ".lock"):
+            begun = (self.folder / "suite.json").exists()
+            before = self.read_suite() if begun else {"task": suite["task"], "cells": []}
+            if before["task"] != suite["task"]:
+                raise BadInput(
+                    f"{self.folder} holds a run of another task (other data, network, training or budgets), and "
+                    "results of different tasks do not belong in one table: give another folder with --out"
+                )
+            grid = {cell["id"]: dict(cell) for cell in (*before["cells"], *cells)}
+            write_json(self.folder / "suite.json", {"schema": SCHEMA, **suite, "cells": list(grid.values())})
 
     def read_suite(self) -> dict[str, Any]:
-        """What :meth:`write_suite` wrote.
+        """What :meth:`add_cells` wrote.
 
         Raises:
             BadInput: the folder holds no run, or one of another schema.
@@ -237,22 +247,29 @@ def _pack(selector: Trained) -> bytes:
     return safetensors.torch.save(state, {"pruning_history": json.dumps(history)})
 
 
-def _unpack(file: Path, target: nn.Module, untrained: Network, example_input: Tensor) -> Network:
-    with safetensors.safe_open(file, framework="pt") as opened:
-        history = json.loads(opened.metadata()["pruning_history"])
-        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
-    if history is None:
-        network = untrained
-    else:
-        network = replay_pruning(target, example_input, tuple((name, output, idxs) for name, output, idxs in history))
-    network.model.load_state_dict(state)
-    network.model.eval()
-    return network
+def _unpack(file: Path, fit: Fit) -> SavedSelector:
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            history = json.loads(opened.metadata()["pruning_history"])
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise BadInput(
+            f"{file}: expected the selector of the last whole round, but it is not readable ({error}); "
+            "remove the cell's folder to run it again"
+        ) from None
+    steps = None if history is None else tuple((name, output, idxs) for name, output, idxs in history)
+    return SavedSelector(state, steps, fit)
+
+
+def _peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: not readable ({error}); remove it to run this part again") from None
+        raise BadInput(f"{file}: not readable ({error}); remove its folder to run it again") from None
     return data

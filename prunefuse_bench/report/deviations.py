@@ -2,69 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS
 
 __all__ = ["describe_task", "deviations"]
 
+Settings = Mapping[str, Any]
+"""Settings of a cell, as its record has them."""
+
 PAPER_EPOCHS = 181
-PAPER_BATCH = 128
 PAPER_SEEDS = 3
-PAPER_DATASETS = ("CIFAR-10", "CIFAR-100")
+PAPER_DATASETS = ("cifar10", "cifar100")
+PAPER_BUDGETS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5)
+PAPER_TRAINING = {"batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4}
+PAPER_AUGMENTATION = {"crop_padding": 4, "flip": True}
 
 
-def describe_task(
-    settings: Mapping[str, Any], environment: Mapping[str, Any] | None, seeds: list[int]
-) -> Iterator[tuple[str, str]]:
+def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Iterator[tuple[str, str]]:
     """(name, value) of what a reader must know to judge the table."""
     task, training = settings["task"], settings["task"]["training"]
-    dataset, schedule = task["dataset"], training["schedule"]
-    channels, height, width = dataset["image"]
+    data, schedule = task["dataset"], training["schedule"]
+    channels, height, width = data["image"]
     yield (
         "Data",
-        f"{dataset['title']}: {dataset['train_size']:,} images in the pool, {dataset['test_size']:,} to test, "
-        f"{width}x{height}x{channels}, {dataset['classes']} classes (content SHA-256 {dataset['sha256'][:12]})",
+        f"{dataset}: {data['train_size']:,} images in the pool, {data['test_size']:,} to test, "
+        f"{width}x{height}x{channels}, {data['classes']} classes (content SHA-256 {data['sha256'][:12]})",
     )
     yield (
         "Training",
-        f"{schedule['epochs']} epochs (the paper: {PAPER_EPOCHS}), at least {schedule['min_steps']} optimisation steps, "
-        f"batch {training['batch_size']}, {training['precision']}",
+        f"{schedule['epochs']} epochs (the paper: {PAPER_EPOCHS}), at least {schedule['min_steps']} optimisation "
+        f"steps, batch {training['batch_size']}, {training['precision']}",
     )
     yield "Seeds", ", ".join(map(str, seeds))
-    if environment:
-        gpu = environment["gpu"]["name"] if environment["gpu"] else None
-        yield (
-            "Machine",
-            gpu or f"{environment['cpu']}, {environment['threads']} threads, {environment['cpu_capability']}",
-        )
-        yield (
-            "Versions",
-            f"prunefuse-bench {environment['prunefuse_bench']} ({environment['commit'] or 'no commit'}), "
-            f"torch {environment['packages']['torch']}",
-        )
 
 
-def deviations(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Every difference from section 9.3 of the paper that these settings make."""
-    task, training = settings["task"], settings["task"]["training"]
-    schedule, dataset = training["schedule"], task["dataset"]
-    if dataset["title"] not in PAPER_DATASETS:
-        yield f"Data: {dataset['title']} is not a data set of the paper."
+def deviations(cells: Sequence[Settings]) -> Iterator[str]:
+    """Every difference from the paper's CIFAR experiments (section 9.3) that these cells of one task make."""
+    task = cells[0]["task"]
+    yield from _data(task, {cell["seed"] for cell in cells})
+    yield from _training(task["training"])
+    starts = [cell["recipe"]["target_start"] for cell in cells]
+    if temperatures := {f"{s['distillation']['temperature']:g}" for s in starts if s.get("distillation")}:
+        yield f"Distillation at temperature {', '.join(sorted(temperatures))}; the paper states none."
+    if any(cell["recipe"]["sync_every"] for cell in cells):
+        yield "Fine-tuning at a synchronisation takes the task's full schedule; the paper's costs fit 110 epochs."
+
+
+def _data(task: Settings, seeds: set[int]) -> Iterator[str]:
+    data = task["dataset"]
+    if data["name"] not in PAPER_DATASETS:
+        yield "Data: not a data set of the paper."
+    budgets = [count / data["train_size"] for count in task["label_counts"]]
+    if any(all(abs(budget - known) > 0.001 for known in PAPER_BUDGETS) for budget in budgets):
+        yield f"Budgets: {', '.join(f'{100 * budget:.3g}%' for budget in budgets)} instead of 2, 10, 20, 30, 40, 50%."
+    elif len(budgets) < len(PAPER_BUDGETS):
+        yield f"Budgets: only {', '.join(f'{100 * budget:.3g}%' for budget in budgets)}; the paper goes on to 50%."
+    if len(seeds) < PAPER_SEEDS:
+        yield f"Seeds: {len(seeds)} instead of {PAPER_SEEDS}; differences that one seed shows may be chance."
+
+
+def _training(training: Settings) -> Iterator[str]:
+    schedule = training["schedule"]
     if schedule["epochs"] != PAPER_EPOCHS:
         yield (
-            f"Schedule: {schedule['epochs']} epochs instead of {PAPER_EPOCHS}. A schedule that is too short favours random "
-            "sampling: hard samples need more steps."
+            f"Schedule: {schedule['epochs']} epochs instead of {PAPER_EPOCHS}. A schedule that is too short favours "
+            "random sampling: hard samples need more steps."
         )
     if [tuple(segment) for segment in schedule["segments"]] != [tuple(segment) for segment in PAPER_SEGMENTS]:
-        rates = ", ".join(f"{rate:g}" for _, rate in schedule["segments"])
-        yield f"Learning rates: {rates} instead of {', '.join(f'{rate:g}' for _, rate in PAPER_SEGMENTS)}."
+        yield f"Learning rates: {_segments(schedule['segments'])} instead of {_segments(PAPER_SEGMENTS)}."
     if schedule["min_steps"]:
-        yield f"Small labeled sets are passed over more often, until {schedule['min_steps']} optimisation steps are done."
-    if training["batch_size"] != PAPER_BATCH:
-        yield f"Batch: {training['batch_size']} instead of {PAPER_BATCH}."
+        yield f"Small labeled sets are passed over more often, for at least {schedule['min_steps']} optimisation steps."
+    for name, value in PAPER_TRAINING.items():
+        if training[name] != value:
+            yield f"{name.replace('_', ' ').capitalize()}: {training[name]:g} instead of {value:g}."
+    if training["augmentation"] != PAPER_AUGMENTATION:
+        crop, flip = training["augmentation"]["crop_padding"], training["augmentation"]["flip"]
+        yield f"Augmentation: crop padding {crop}, flip {'on' if flip else 'off'} instead of 4 and on."
     if training["precision"] != "fp32":
         yield f"Precision: {training['precision']} autocast, also for scoring; the paper states none."
-    yield "Distillation temperature: 4 unless the method says otherwise; the paper states none."
-    yield "A synchronised or final fine-tuning uses the full schedule of the task; the paper's costs fit 110 epochs for it."
+
+
+def _segments(segments: Sequence[Sequence[float]]) -> str:
+    return ", ".join(f"{rate:g} for {share:g}" for share, rate in segments)

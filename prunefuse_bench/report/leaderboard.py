@@ -1,9 +1,9 @@
-"""One table per task: accuracy at each budget, and what it cost."""
+"""One table per run: accuracy at each budget, and what it cost."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,24 @@ import pandas
 
 from prunefuse_bench.atomic import write_atomically, write_json
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.records import RunFolder, load_results
+from prunefuse_bench.records import CellStore, RunFolder, load_results
 from prunefuse_bench.report.deviations import describe_task, deviations
 
 __all__ = ["Leaderboard", "write_leaderboard"]
 
 NOTES = (
-    "Accuracy: test accuracy of the target network after its last epoch, mean ± standard deviation over seeds, in percent.",
+    "Accuracy: test accuracy of the target after its last epoch, mean ± standard deviation over seeds, in percent.",
     "Selector seconds: all that was spent to choose the labels of the last budget (selectors trained on the earlier "
     "budgets, scoring, ranking), mean over seeds.",
     "To target: selector seconds, and all that the target of the last budget needs beyond them, mean over seeds.",
-    "Total seconds: wall-clock of the whole cell, with the targets of every reported budget and their evaluation; "
+    "Total seconds: all stages of the cell, with the targets of every reported budget and their evaluation; "
     "what the curve cost, not what one target costs.",
 )
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The results of one task.
+    """The results of one run.
 
     Attributes:
         title: data set and target network.
@@ -93,20 +93,40 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
 def _leaderboard(run: Path) -> Leaderboard:
     results = load_results(run)
     folder = RunFolder(run)
-    stores = [store for cell in folder.read_suite()["cells"] if (store := folder.open_cell(cell["id"])) is not None]
+    suite = folder.read_suite()
+    stores = [store for cell in suite["cells"] if (store := folder.open_cell(cell["id"])) is not None]
     if not stores:
         raise BadInput(f"{run}: no cell of this run was begun; run it with: prunefuse-bench run")
-    settings = stores[0].settings
-    environment = next((rounds[-1]["environment"] for store in stores if (rounds := store.read_rounds())), None)
+    seeds = sorted(results["seed"].unique().tolist())
     problems = results.loc[results["status"] != "finished"].drop_duplicates("cell")
     return Leaderboard(
-        title=f"{settings['task']['dataset']['title']}, {settings['task']['model']['name']}",
-        facts=tuple(describe_task(settings, environment, sorted(results["seed"].unique().tolist()))),
-        deviations=tuple(deviations(settings)),
+        title=f"{suite['dataset']}, {suite['model']}",
+        facts=(*describe_task(stores[0].settings, suite["dataset"], seeds), *_machines(stores)),
+        deviations=tuple(deviations([store.settings for store in stores])),
         table=_table(results),
         problems=tuple(
-            f"{row.method}, seed {row.seed}: {row.status} ({row.reason or 'stopped'})" for row in problems.itertuples()
+            f"{row['method']}, seed {row['seed']}: {row['status']} ({row['reason'] or 'stopped'})"
+            for row in problems.to_dict(orient="records")
         ),
+    )
+
+
+def _machines(stores: list[CellStore]) -> Iterator[tuple[str, str]]:
+    """Every different machine and set of versions that rounds were run on."""
+    environments = [record["environment"] for store in stores for record in store.read_rounds()]
+    descriptions = list(dict.fromkeys(_describe_environment(environment) for environment in environments))
+    for description in descriptions:
+        yield "Machine", description
+    if len(descriptions) > 1:
+        yield "Warning", "these results come from different machines or versions; their seconds do not compare"
+
+
+def _describe_environment(environment: dict[str, Any]) -> str:
+    cpu = f"{environment['cpu']}, {environment['threads']} threads, {environment['cpu_capability']}"
+    return (
+        f"{environment['gpu']['name'] if environment['gpu'] else cpu}; "
+        f"prunefuse-bench {environment['prunefuse_bench']} ({environment['commit'] or 'no commit'}), "
+        f"torch {environment['packages']['torch']}"
     )
 
 
@@ -114,12 +134,13 @@ def _table(results: pandas.DataFrame) -> pandas.DataFrame:
     """One row per method; a budget whose cells did not all get there says how many did."""
     seeds = results.groupby("method")["seed"].nunique()
     budgets = results[["labels", "budget"]].dropna().drop_duplicates().sort_values("labels")
+    headings = _budget_headings(budgets)
     rows = []
     for method, cells in results.groupby("method", sort=False):
         row: dict[str, Any] = {"method": method}
-        for labels, budget in budgets.itertuples(index=False):
+        for labels, heading in zip(budgets["labels"], headings, strict=True):
             accuracy = 100 * cells.loc[cells["labels"] == labels, "accuracy"].dropna()
-            row[_budget_heading(budget)] = _mean_and_deviation(accuracy, int(seeds[method]))
+            row[heading] = _mean_and_deviation(accuracy, int(seeds[method]))
         last = cells.loc[cells["labels"] == budgets["labels"].max()] if len(budgets) else cells.iloc[:0]
         row["selector s"] = _mean_seconds(last["selector_seconds"])
         row["to target s"] = _mean_seconds(last["selector_seconds"] + last["target_seconds"])
@@ -128,8 +149,14 @@ def _table(results: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _budget_heading(budget: float) -> str:
-    return f"{100 * budget:.3g}%"
+def _budget_headings(budgets: pandas.DataFrame) -> list[str]:
+    """Shares of the pool in percent, with as many digits as tell them apart."""
+    shares = budgets["budget"].tolist()
+    for digits in range(3, 12):
+        headings = [f"{100 * share:.{digits}g}%" for share in shares]
+        if len(set(headings)) == len(headings):
+            break
+    return headings
 
 
 def _mean_and_deviation(accuracy: pandas.Series, seeds: int) -> str:

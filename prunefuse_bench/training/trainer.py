@@ -95,7 +95,7 @@ def fit(
     steps_per_epoch = len(_batches(count, training.batch_size))
     epochs = training.schedule.epochs_for(steps_per_epoch)
     total_steps = epochs * steps_per_epoch
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     network.train()
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=training.momentum, weight_decay=training.weight_decay, fused=True

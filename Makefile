@@ -1,0 +1,37 @@
+# Everything runs in a virtual environment of its own, set up on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quick test lint bench clean
+
+# The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
+quick: $(INSTALLED)
+	$(BIN)/prunefuse-bench run quick --out runs/quick --resume
+
+# Builds the core, checks style and types, and runs the tests.
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Measures; takes minutes and wants the machine to itself.
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+# Without build isolation: the core is built against the packages that it runs with.
+$(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*/*.cpp) prunefuse_bench/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python >= 3.10 is needed, found $$($(PYTHON) --version); name another with make PYTHON=..."; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python's venv module is missing (on Debian and Ubuntu: apt install python3-venv python3-dev)"; exit 1; }
+	$(BIN)/pip install --quiet "setuptools>=77" "pybind11>=2.13" wheel
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[cpu,dev]"
+	@touch $@
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache prunefuse_bench/*.so $(INSTALLED)
