@@ -57,8 +57,8 @@ def run(
     \b
     Examples:
       prunefuse-bench run quick
-      prunefuse-bench run quick --seeds 0-4 --set 'recipes=\\[random, {method: prunefuse, ratio: 0.7}]'
-      prunefuse-bench run cifar10-jpeg-short --set task.dataset.path=cifar10-jpeg.zip --resume
+      prunefuse-bench run quick --seeds 0-4 --set 'recipes=\\[random, al]'
+      prunefuse-bench run my-suite.yaml --out runs/mine --resume
     """
     from prunefuse_bench.config import load_suite
     from prunefuse_bench.report import write_leaderboard

@@ -145,4 +145,4 @@ def test_help_of_run_teaches(run_cli: RunCli) -> None:
     _, printed, _ = run_cli("run", "--help")
     assert "--set" in printed
     assert "prunefuse-bench run quick" in printed
-    assert "recipes=[random, {method: prunefuse, ratio: 0.7}]" in printed
+    assert "--set 'recipes=[random, al]'" in printed

@@ -144,24 +144,26 @@ def test_bad_archives(
         load_dataset("image-archive", DatasetRequest(make_zip({**image_files, **changes})))
 
 
+def flip_bits(path: Path, name: str, offset: int, bits: int) -> None:
+    """Damage the content of one entry of a zip."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(name)
+    content = bytearray(path.read_bytes())
+    content[info.header_offset + 30 + len(name) + offset] ^= bits
+    path.write_bytes(content)
+
+
 def test_files_that_cannot_be_unpacked_are_named(
     image_files: dict[str, bytes], make_zip: MakeZip, tmp_path: Path
 ) -> None:
     path = make_zip(image_files)
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo("train/dog/07.png")
-    start = info.header_offset + 30 + len(info.filename)
-    content = bytearray(path.read_bytes())
-    content[start + 20] ^= 0xFF  # its checksum no longer fits
-    path.write_bytes(content)
+    flip_bits(path, "train/dog/07.png", offset=20, bits=0xFF)  # its checksum no longer fits
     with pytest.raises(BadInput, match=r"train/dog/07\.png cannot be read as an image"):
         load_dataset("image-archive", DatasetRequest(path))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in image_files.items():
             archive.writestr(name, data)
-    content = bytearray(path.read_bytes())
-    content[start] ^= 0x07  # no deflate stream any more
-    path.write_bytes(content)
+    flip_bits(path, "train/dog/07.png", offset=0, bits=0x07)  # no deflate stream any more
     with pytest.raises(BadInput, match=r"train/dog/07\.png cannot be read as an image"):
         load_dataset("image-archive", DatasetRequest(path))
     folder = unpack(image_files, tmp_path / "images")
