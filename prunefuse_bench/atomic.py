@@ -9,9 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from prunefuse_bench.errors import CannotWrite
+from prunefuse_bench.errors import BadInput, CannotWrite
 
-__all__ = ["write_atomically", "write_json"]
+__all__ = ["make_folder", "write_atomically", "write_json"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that a user named, unless it is there.
+
+    Raises:
+        BadInput: it cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {folder}: expected a folder, or a name for a new one: {error}") from None
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.config import Suite, TaskSpec, content_hash
 from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset
 from prunefuse_bench.errors import BadInput, CellFailed
@@ -92,12 +93,11 @@ def run_cells(
         resume: go on with cells that were stopped or failed, from their last whole round.
 
     Raises:
-        BadInput: a cell was stopped half-way and ``resume`` is false, or the folder holds a run of another task.
+        BadInput: a cell was stopped half-way and ``resume`` is false, the folder holds a run of another task, or it
+            cannot be made.
         CellLocked: another process is at work on a cell.
         CannotWrite: records cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {out}: expected a folder, or a name for a new one, got a file")
     run = RunFolder(out)
     if not resume:
         for cell in cells:
@@ -107,6 +107,7 @@ def run_cells(
                     f"{out} holds a run that was stopped (cell {cell.identity} has {store.rounds_done} of "
                     f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
                 )
+    make_folder(out)
     run.add_cells(_describe(suite, cells), [_describe_cell(cell) for cell in cells])
     stores = [run.create_cell(cell.settings) for cell in cells]
     with _deterministic():

@@ -103,6 +103,18 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert not list(tmp_path.iterdir()), "something was written before the error"
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_out_that_is_a_file(tiny: Path, tmp_path: Path, run_cli: RunCli, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    for command in (("run", tiny), ("report", tmp_path / "run")):
+        if command[0] == "report":
+            run_cli("run", tiny, "--out", tmp_path / "run", "--set", "recipes=[random]", "--set", "task.budgets=[0.02]")
+        code, _, errors = run_cli(*command, "--out", f"{tmp_path}/file{below}")
+        assert code == 2
+        assert "expected a folder, or a name for a new one" in errors
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_ones_own_images(
     image_files: dict[str, bytes],
     make_zip: Callable[[dict[str, bytes]], Path],

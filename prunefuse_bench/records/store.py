@@ -180,6 +180,8 @@ class RunFolder:
     def add_cells(self, suite: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> None:
         """State the grid, so that a cell that is missing shows; cells that were asked for before stay in it.
 
+        The run's folder must be there.
+
         Args:
             suite: what was asked for, with ``dataset`` and ``model`` as tables name them and ``task``, the hash of all
                 settings that the cells share.
@@ -188,7 +190,6 @@ class RunFolder:
         Raises:
             BadInput: the folder holds a run of another task.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.folder / ".lock"):
             begun = (self.folder / "suite.json").exists()
             before = self.read_suite() if begun else {"task": suite["task"], "cells": []}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 
-from prunefuse_bench.atomic import write_atomically, write_json
+from prunefuse_bench.atomic import make_folder, write_atomically, write_json
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.records import CellStore, RunFolder, load_results
 from prunefuse_bench.report.deviations import describe_task, deviations
@@ -68,7 +68,7 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
     """
     results = load_results(runs)
     boards = [_leaderboard(run) for run in runs]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     markdown = "\n".join(board.markdown() for board in boards)
     csv = results.to_csv(index=False)
     write_atomically(out / "leaderboard.md", lambda stream: stream.write(markdown.encode()))
