@@ -29,6 +29,21 @@ def test_run_prints_and_writes_the_leaderboard(tiny: Path, tmp_path: Path, run_c
     assert len(board["results"]) == 9
 
 
+def test_results_of_different_machines_say_so(tiny: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    out = tmp_path / "run"
+    run_cli("run", tiny, "--out", out, "--set", "recipes=[random]")
+    file = next(out.glob("cells/*/round-001.json"))
+    record = json.loads(file.read_text())
+    record["environment"]["cpu"] = "Another Processor"
+    file.write_text(json.dumps(record))
+    run_cli("report", out, "--out", tmp_path / "report")
+    (board,) = json.loads((tmp_path / "report" / "leaderboard.json").read_text())
+    machines = [fact["value"] for fact in board["facts"] if fact["name"] == "Machine"]
+    assert len(machines) == 2
+    assert machines[1].startswith("Another Processor")
+    assert "their seconds do not compare" in (tmp_path / "report" / "leaderboard.md").read_text()
+
+
 def test_mean_and_deviation_over_seeds(tiny: Path, tmp_path: Path, run_cli: RunCli) -> None:
     out = tmp_path / "run"
     run_cli("run", tiny, "--out", out, "--seeds", "0-2", "--set", "recipes=[random]", "--set", "task.budgets=[0.05]")

@@ -78,7 +78,7 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
         [
             {
                 "title": board.title,
-                "facts": dict(board.facts),
+                "facts": [{"name": name, "value": value} for name, value in board.facts],
                 "deviations": list(board.deviations),
                 "problems": list(board.problems),
                 "table": board.table.to_dict(orient="records"),
