@@ -24,12 +24,12 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
 
 # Without build isolation: the core is built against the packages that it runs with.
-$(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*/*.cpp) prunefuse_bench/__init__.py
+$(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*/*) prunefuse_bench/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python >= 3.10 is needed, found $$($(PYTHON) --version); name another with make PYTHON=..."; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "Python's venv module is missing (on Debian and Ubuntu: apt install python3-venv python3-dev)"; exit 1; }
-	$(BIN)/pip install --quiet "setuptools>=77" "pybind11>=2.13" wheel
+	$(BIN)/pip install --quiet "setuptools>=77" "pybind11>=2.13" wheel ninja "torch>=2.10"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[cpu,dev]"
 	@touch $@
 

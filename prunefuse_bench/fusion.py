@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from prunefuse_bench import ops
+from prunefuse_bench.initialisation import Law, initial_laws, reinitialise
 from prunefuse_bench.pruning import PrunedNetwork
-from prunefuse_bench.randomness import seeded
+from prunefuse_bench.randomness import derive_seed, seeded
 
-__all__ = ["Rest", "fuse", "reinitialise"]
+__all__ = ["Rest", "fuse"]
 
 Rest = Literal["reinit", "retain", "zero"]
 """What the coordinates hold that no entry of the pruned network came from (paper, Table 18)."""
@@ -30,7 +33,7 @@ def fuse(dense: nn.Module, pruned: PrunedNetwork, *, rest: Rest = "reinit", seed
         rest: the remaining entries are drawn anew from each layer's own initial distribution (``reinit``, the paper's
             choice), kept as they are in ``dense`` (``retain``), or set to zero (``zero``; parameters only, buffers are
             kept). A remaining entry of zero stays zero under gradient descent, since its gradient is zero too.
-        seed: determines the draw of ``reinit``.
+        seed: determines the draw of ``reinit``, which is the same on every device.
 
     Returns:
         A network of the class and the device of ``dense``.
@@ -42,41 +45,73 @@ def fuse(dense: nn.Module, pruned: PrunedNetwork, *, rest: Rest = "reinit", seed
     if rest not in get_args(Rest):
         raise ValueError(f"rest: expected one of {', '.join(get_args(Rest))}, got {rest!r}")
     fused = copy.deepcopy(dense)
-    if rest == "reinit":
+    pruned_state = pruned.model.state_dict()
+    if pruned_state.keys() != fused.state_dict().keys():
+        odd = sorted(pruned_state.keys() ^ fused.state_dict().keys())[0]
+        raise ValueError(f"the pruned network does not come from this dense network: only one of them has {odd!r}")
+    laws = _laws_of_the_rest(fused, rest)
+    drawn = {name for name, tensor in fused.state_dict().items() if tensor.is_floating_point()}
+    if rest == "reinit" and not drawn <= laws.keys():
+        # Some layers draw in ways that are no Law: they are drawn on the host, and what they drew is kept.
         with seeded(seed, "reinit"):
             reinitialise(fused)
-    elif rest == "zero":
-        for parameter in fused.parameters():
-            parameter.zero_()
     dense_state = fused.state_dict()
-    pruned_state = pruned.model.state_dict()
-    if pruned_state.keys() != dense_state.keys():
-        odd = sorted(pruned_state.keys() ^ dense_state.keys())[0]
-        raise ValueError(f"the pruned network does not come from this dense network: only one of them has {odd!r}")
-    for name, values in pruned_state.items():
-        _scatter(dense_state[name], pruned.index_map[name], values, name)
+    for name, index in pruned.index_map.items():
+        _check_fit(name, dense_state[name], index, pruned_state[name])
+    for dtype in {tensor.dtype for tensor in dense_state.values()}:
+        names = [name for name, tensor in dense_state.items() if tensor.dtype == dtype]
+        if dtype.is_floating_point:
+            _fuse_tensors(names, dense_state, pruned_state, pruned.index_map, laws, derive_seed(seed, "reinit"))
+        else:  # counters of batches
+            for name in names:
+                index = pruned.index_map[name].to(dense_state[name].device)
+                dense_state[name].view(-1)[index.reshape(-1)] = pruned_state[name].reshape(-1)
     return fused
 
 
-def _scatter(dense: Tensor, index: Tensor, values: Tensor, name: str) -> None:
+def _laws_of_the_rest(model: nn.Module, rest: Rest) -> dict[str, Law]:
+    if rest == "reinit":
+        return initial_laws(model)
+    if rest == "zero":
+        return {name: Law("constant", 0.0) for name, _ in model.named_parameters()}
+    return {}
+
+
+def _fuse_tensors(
+    names: list[str],
+    dense_state: Mapping[str, Tensor],
+    pruned_state: Mapping[str, Tensor],
+    index_map: Mapping[str, Tensor],
+    laws: Mapping[str, Law],
+    seed: int,
+) -> None:
+    """All tensors of one dtype in one call: they lie one after the other, and so do those of the pruned network."""
+    dense = torch.cat([dense_state[name].reshape(-1) for name in names])
+    values = torch.cat([pruned_state[name].reshape(-1).to(dense.device) for name in names])
+    sizes = [dense_state[name].numel() for name in names]
+    begins = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    coordinates = [
+        index_map[name].reshape(-1).to(dense.device) + begin for name, begin in zip(names, begins.tolist(), strict=True)
+    ]
+    origin = torch.full((len(dense),), -1, dtype=torch.int64, device=dense.device)
+    origin[torch.cat(coordinates)] = torch.arange(len(values), device=dense.device)
+    rest = [laws.get(name, Law("keep")) for name in names]
+    fused = ops.fuse_flat(
+        dense,
+        origin,
+        values,
+        begins,
+        torch.tensor([ops.LAWS[law.kind] for law in rest], dtype=torch.int32),
+        torch.tensor([(law.a, law.b) for law in rest], dtype=torch.float32),
+        seed,
+    )
+    for name, part in zip(names, fused.split(sizes), strict=True):
+        dense_state[name].copy_(part.view(dense_state[name].shape))
+
+
+def _check_fit(name: str, dense: Tensor, index: Tensor, values: Tensor) -> None:
     if index.shape != values.shape or (index.numel() and int(index.max()) >= dense.numel()):
         raise ValueError(
             f"{name}: expected {tuple(index.shape)} entries of a dense tensor {tuple(dense.shape)}, "
             f"got {tuple(values.shape)}"
         )
-    flat = dense.view(-1) if dense.is_contiguous() else dense.reshape(-1)
-    flat[index.reshape(-1).to(dense.device)] = values.reshape(-1).to(dense)
-    if flat.data_ptr() != dense.data_ptr():
-        dense.copy_(flat.view(dense.shape))
-
-
-def reinitialise(model: nn.Module) -> None:
-    """Draw all weights anew, each layer from its own initial distribution, and reset the buffers.
-
-    Every layer's ``reset_parameters()``, and then the network's own ``init_weights()`` if it defines one.
-    """
-    for module in model.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
-    if callable(init_weights := getattr(model, "init_weights", None)):
-        init_weights()

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from prunefuse_bench import ops
 from prunefuse_bench.ops import NotRankable
@@ -120,23 +119,3 @@ def test_kcenters_never_picks_twice() -> None:
     indices, radii = ops.greedy_kcenters(torch.ones(6, 4), 6)
     assert sorted(indices.tolist()) == list(range(6))
     assert radii[1:].tolist() == [0.0] * 5
-
-
-@pytest.mark.parametrize(
-    ("initial", "message"),
-    [
-        (torch.tensor([7]), "expected rows from 0 to 4, got 7 to 7"),
-        (torch.tensor([1, 1]), "expected distinct rows"),
-        (torch.tensor([0.5]), r"expected int64 \[M\]"),
-    ],
-)
-def test_kcenters_checks_its_centers(initial: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ops.greedy_kcenters(torch.zeros(5, 2), 1, initial)
-
-
-def test_kcenters_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="expected from 0 to the 4 that can be picked, got 5"):
-        ops.greedy_kcenters(torch.zeros(5, 2), 5, torch.tensor([0]))
-    with pytest.raises(NotRankable, match=r"features: 1 of 3 rows .* row 1"):
-        ops.greedy_kcenters(torch.tensor([[0.0], [math.nan], [1.0]]), 1)

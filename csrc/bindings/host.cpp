@@ -41,7 +41,7 @@ py::dict build_info() {
 #else
   info["assertions"] = true;
 #endif
-  info["cuda"] = false;  // no CUDA code is built yet
+  info["cuda"] = PRUNEFUSE_BENCH_CUDA;
   return info;
 }
 

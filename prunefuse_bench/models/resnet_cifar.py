@@ -8,7 +8,11 @@ batch norm ("option B"): with it ResNet-56 has 855,770 parameters at 10 classes,
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
+
+from prunefuse_bench.initialisation import Law, layer_laws
 
 __all__ = ["CifarResNet"]
 
@@ -89,6 +93,15 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.BatchNorm2d | nn.Linear):
                 module.reset_parameters()
+
+    def initial_laws(self) -> dict[str, Law]:
+        """What :meth:`init_weights` draws from, by tensor name."""
+        convolutions = {
+            f"{name}.weight": Law("normal", 0.0, math.sqrt(2 / (module.out_channels * math.prod(module.kernel_size))))
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Conv2d)
+        }
+        return layer_laws(self) | convolutions
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, in_channels, H, W] -> logits [N, num_classes]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["greedy_kcenters", "score", "top_k"]
+__all__ = ["fuse_flat", "greedy_kcenters", "score", "score_committee", "score_head", "top_k"]
 
 
 def least_confidence(logits: Tensor) -> Tensor:
@@ -36,8 +36,41 @@ SCORES = {"least_confidence": least_confidence, "entropy": entropy, "margin": ma
 
 
 def score(logits: Tensor, kind: str) -> Tensor:
-    """See :func:`prunefuse_bench.ops.score`."""
-    return SCORES[kind](logits.double()).float()
+    """See :func:`prunefuse_bench.ops.score`; NaN for a row that cannot be ranked."""
+    scores = SCORES[kind](logits.double()).float()
+    return torch.where(_has_no_score(logits), torch.nan, scores)
+
+
+def score_committee(logits: Tensor, kind: str) -> Tensor:
+    """See :func:`prunefuse_bench.ops.score_committee`; NaN for a sample that cannot be ranked."""
+    members, samples, classes = logits.shape
+    log_p = torch.log_softmax(logits.double(), dim=2)
+    mean = log_p.exp().mean(dim=0)
+    mean_entropy = -torch.where(mean > 0, mean * mean.log(), 0.0).sum(dim=1)
+    if kind == "bald":
+        entropies = entropy(logits.double().reshape(-1, classes)).reshape(members, samples)
+        scores = (mean_entropy - entropies.mean(dim=0)).clamp_min(0.0)
+    elif kind == "mean_entropy":
+        scores = mean_entropy
+    elif kind == "mean_least_confidence":
+        scores = mean.scatter(1, mean.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
+    else:
+        is_top = logits == logits.amax(dim=2, keepdim=True)
+        votes = is_top.to(torch.uint8).argmax(dim=2)  # argmax of equal values: the first
+        counts = torch.zeros(samples, classes, device=logits.device)
+        counts.scatter_add_(1, votes.T, torch.ones_like(votes.T, dtype=counts.dtype))
+        scores = 1 - counts.double().amax(dim=1) / members
+    return torch.where(_has_no_score(logits).any(dim=0), torch.nan, scores.float())
+
+
+def score_head(features: Tensor, weight: Tensor, bias: Tensor | None, kind: str) -> Tensor:
+    """See :func:`prunefuse_bench.ops.score_head`; NaN for a row that cannot be ranked."""
+    logits = features.double() @ weight.double().T
+    return score(logits if bias is None else logits + bias.double(), kind)
+
+
+def _has_no_score(logits: Tensor) -> Tensor:
+    return logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -71,3 +104,35 @@ def greedy_kcenters(features: Tensor, k: int, initial: Tensor | None) -> tuple[T
         indices[pick] = best
         add(best)
     return indices, radii.float()
+
+
+def fuse_flat(
+    dense: Tensor, origin: Tensor, values: Tensor, begins: Tensor, laws: Tensor, parameters: Tensor, seed: int
+) -> Tensor:
+    """See :func:`prunefuse_bench.ops.fuse_flat`."""
+    position = torch.arange(len(dense), device=dense.device)
+    segment = torch.searchsorted(begins.to(dense.device), position, right=True) - 1
+    law = laws.to(dense.device)[segment]
+    a, b = parameters.to(dense.device)[segment].double().unbind(dim=1)
+    uniform = ((_philox(position, seed) >> 9).double() + 0.5) / 2**23
+    normal = torch.erfinv(2 * uniform - 1) * 2**0.5
+    drawn = torch.stack([dense.double(), a, a + (b - a) * uniform, a + b * normal]).gather(0, law.long()[None])[0]
+    drawn = torch.where(law == 0, dense, drawn.float().to(dense.dtype))
+    if len(values) == 0:
+        return drawn
+    return torch.where(origin >= 0, values[origin.clamp_min(0).long()], drawn)
+
+
+def _philox(position: Tensor, seed: int) -> Tensor:
+    """Word ``position % 4`` of Philox 4x32-10 at counter ``position // 4`` with key ``seed``; int64 below 2^32."""
+    low = 0xFFFFFFFF
+    counter = position >> 2
+    c0, c1, c2, c3 = counter & low, counter >> 32, torch.zeros_like(counter), torch.zeros_like(counter)
+    k0, k1 = seed & low, seed >> 32
+    for _ in range(10):
+        # 64-bit products wrap around, which leaves all of their bits in place.
+        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1 = ((product1 >> 32) & low) ^ c1 ^ k0, product1 & low
+        c2, c3 = ((product0 >> 32) & low) ^ c3 ^ k1, product0 & low
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return torch.stack([c0, c1, c2, c3]).gather(0, (position & 3)[None])[0]

@@ -1,0 +1,331 @@
+// The operators, registered with torch's dispatcher through its stable ABI: one build serves every later torch and Python.
+//
+// Messages are for callers of torch.ops; prunefuse_bench.ops checks its arguments before.
+
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../core/fusing.h"
+#include "../cpu/kcenters.h"
+#include "../cpu/kernels.h"
+#include "../cpu/top_k.h"
+
+namespace {
+
+using prunefuse::CommitteeKind;
+using prunefuse::ScoreKind;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+namespace cpu = prunefuse::cpu;
+
+cpu::Threads torch_threads() {
+  return {static_cast<int>(torch::stable::get_num_threads()),
+          [](int64_t count, int64_t grain, const cpu::Range& run) { torch::stable::parallel_for(0, count, grain, run); }};
+}
+
+cpu::Element element_of(const Tensor& tensor, const char* what) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return cpu::Element::float32;
+    case ScalarType::BFloat16:
+      return cpu::Element::bfloat16;
+    case ScalarType::Half:
+      return cpu::Element::float16;
+    default:
+      STD_TORCH_CHECK(false, what, ": expected float32, bfloat16 or float16, got ",
+                      torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+int64_t bytes_of(cpu::Element element) { return element == cpu::Element::float32 ? 4 : 2; }
+
+void check_rank(const Tensor& tensor, int64_t rank, const char* what) {
+  STD_TORCH_CHECK(tensor.dim() == rank, what, ": expected ", rank, " dimensions, got ", tensor.dim());
+}
+
+Tensor empty_like_on(const Tensor& other, int64_t count, ScalarType type) {
+  const std::array<int64_t, 1> shape = {count};
+  return torch::stable::new_empty(other, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), 1), type);
+}
+
+// Which inner loops run here: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with AMX.
+int64_t instruction_set() {
+  if (cpu::bfloat16_filter() != nullptr) return 3;
+  if (&cpu::kernels() == cpu::avx512_kernels()) return 2;
+  return &cpu::kernels() == cpu::avx2_kernels() ? 1 : 0;
+}
+
+// ---- scores ----
+
+constexpr int64_t kElementsPerTask = 1 << 15;
+
+Tensor score(const Tensor& logits, int64_t kind) {
+  check_rank(logits, 2, "logits");
+  const cpu::Element element = element_of(logits, "logits");
+  const int64_t rows = logits.size(0), classes = logits.size(1);
+  STD_TORCH_CHECK(classes > 0, "logits: expected at least one class, got none");
+  const Tensor from = torch::stable::contiguous(logits);
+  Tensor scores = empty_like_on(from, rows, ScalarType::Float);
+  const char* data = static_cast<const char*>(from.const_data_ptr());
+  float* to = static_cast<float*>(scores.mutable_data_ptr());
+  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kElementsPerTask / classes), [&](int64_t begin, int64_t end) {
+    cpu::kernels().score(data + begin * classes * bytes_of(element), element, end - begin, classes,
+                         static_cast<ScoreKind>(kind), to + begin);
+  });
+  return scores;
+}
+
+Tensor score_committee(const Tensor& logits, int64_t kind) {
+  check_rank(logits, 3, "logits");
+  const cpu::Element element = element_of(logits, "logits");
+  const int64_t members = logits.size(0), samples = logits.size(1), classes = logits.size(2);
+  STD_TORCH_CHECK(members > 0 && classes > 0, "logits: expected at least one member and one class, got [", members, ", ",
+                  samples, ", ", classes, "]");
+  const Tensor from = torch::stable::contiguous(logits);
+  Tensor scores = empty_like_on(from, samples, ScalarType::Float);
+  float* to = static_cast<float*>(scores.mutable_data_ptr());
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (members * classes));
+  torch::stable::parallel_for(0, samples, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(cpu::kernels().committee_scratch_bytes(members, classes) / sizeof(float) + 1);
+    cpu::kernels().score_committee(from.const_data_ptr(), element, members, samples, classes, begin, end,
+                                   static_cast<CommitteeKind>(kind), to, scratch.data());
+  });
+  return scores;
+}
+
+Tensor top_k(const Tensor& scores, int64_t k) {
+  check_rank(scores, 1, "scores");
+  STD_TORCH_CHECK(0 <= k && k <= scores.size(0), "k: expected from 0 to ", scores.size(0), ", got ", k);
+  const Tensor from = torch::stable::contiguous(scores);
+  Tensor positions = empty_like_on(from, k, ScalarType::Long);
+  int64_t* to = static_cast<int64_t*>(positions.mutable_data_ptr());
+  if (from.scalar_type() == ScalarType::Float)
+    cpu::top_k(static_cast<const float*>(from.const_data_ptr()), from.size(0), k, to);
+  else if (from.scalar_type() == ScalarType::Double)
+    cpu::top_k(static_cast<const double*>(from.const_data_ptr()), from.size(0), k, to);
+  else
+    STD_TORCH_CHECK(false, "scores: expected float32 or float64, got ",
+                    torch::headeronly::toString(from.scalar_type()));
+  return positions;
+}
+
+// ---- greedy k-centers ----
+
+std::tuple<Tensor, Tensor> advance_kcenters(const Tensor& features, const Tensor& centers, Tensor bounds, Tensor folded,
+                                            int64_t k) {
+  check_rank(features, 2, "features");
+  check_rank(centers, 1, "centers");
+  const cpu::Element element = element_of(features, "features");
+  const int64_t rows = features.size(0), width = features.size(1), known = centers.size(0);
+  STD_TORCH_CHECK(centers.scalar_type() == ScalarType::Long, "centers: expected int64");
+  STD_TORCH_CHECK(bounds.scalar_type() == ScalarType::Float && bounds.is_contiguous() && bounds.dim() == 1 &&
+                      bounds.size(0) == rows,
+                  "bounds: expected contiguous float32 [", rows, "]");
+  STD_TORCH_CHECK(folded.scalar_type() == ScalarType::Int && folded.is_contiguous() && folded.dim() == 1 &&
+                      folded.size(0) == rows,
+                  "folded: expected contiguous int32 [", rows, "]");
+  STD_TORCH_CHECK(0 <= k && k + known <= rows, "k: expected from 0 to ", rows - known, ", got ", k);
+  const Tensor points = torch::stable::contiguous(features), given = torch::stable::contiguous(centers);
+  std::vector<int64_t> all_centers(static_cast<size_t>(known + k));
+  const int64_t* given_rows = static_cast<const int64_t*>(given.const_data_ptr());
+  for (int64_t i = 0; i < known; ++i) {
+    STD_TORCH_CHECK(0 <= given_rows[i] && given_rows[i] < rows, "centers: expected rows from 0 to ", rows - 1, ", got ",
+                    given_rows[i]);
+    all_centers[static_cast<size_t>(i)] = given_rows[i];
+  }
+  Tensor indices = empty_like_on(points, k, ScalarType::Long), radii = empty_like_on(points, k, ScalarType::Float);
+  cpu::KCentersState state = {known, all_centers.data(), static_cast<float*>(bounds.mutable_data_ptr()),
+                              static_cast<int32_t*>(folded.mutable_data_ptr())};
+  cpu::advance_kcenters(points.const_data_ptr(), element, rows, width, state, k,
+                        static_cast<int64_t*>(indices.mutable_data_ptr()),
+                        static_cast<float*>(radii.mutable_data_ptr()), torch_threads());
+  return {indices, radii};
+}
+
+// ---- fusion ----
+
+template <class T>
+struct Stored {
+  T value;
+  float as_float() const { return static_cast<float>(value); }
+  static Stored from_float(float value) { return {static_cast<T>(value)}; }
+};
+
+struct StoredBFloat16 {
+  uint16_t bits;
+  float as_float() const { return prunefuse::same_bits<float>(static_cast<uint32_t>(bits) << 16); }
+  static StoredBFloat16 from_float(float value) {
+    const uint32_t word = prunefuse::same_bits<uint32_t>(value);
+    return {static_cast<uint16_t>((word + 0x7fff + ((word >> 16) & 1)) >> 16)};
+  }
+};
+
+struct StoredHalf {
+  uint16_t bits;
+  float as_float() const { return torch::headeronly::detail::fp16_ieee_to_fp32_value(bits); }
+  static StoredHalf from_float(float value) { return {torch::headeronly::detail::fp16_ieee_from_fp32_value(value)}; }
+};
+
+template <class T, class Index>
+void fuse_elements(const void* dense, const void* origin, const void* values, const prunefuse::Segment* segments,
+                   int segment_count, uint64_t seed, int64_t begin, int64_t end, void* fused) {
+  const T* kept = static_cast<const T*>(dense);
+  const Index* from = static_cast<const Index*>(origin);
+  const T* pruned = static_cast<const T*>(values);
+  T* to = static_cast<T*>(fused);
+  int segment = prunefuse::segment_of(segments, segment_count, begin);
+  for (int64_t i = begin; i < end; ++i) {
+    while (segment + 1 < segment_count && segments[segment + 1].begin <= i) ++segment;
+    if (from[i] >= 0)
+      to[i] = pruned[from[i]];
+    else if (segments[segment].law == prunefuse::Law::keep)
+      to[i] = kept[i];
+    else
+      to[i] = T::from_float(prunefuse::draw(segments[segment], 0.0f, static_cast<uint64_t>(i), seed));
+  }
+}
+
+Tensor fuse_flat(const Tensor& dense, const Tensor& origin, const Tensor& values, const Tensor& begins,
+                 const Tensor& laws, const Tensor& parameters, int64_t seed) {
+  check_rank(dense, 1, "dense");
+  check_rank(values, 1, "values");
+  const int64_t count = dense.size(0), segment_count = begins.size(0);
+  STD_TORCH_CHECK(origin.dim() == 1 && origin.size(0) == count, "origin: expected [", count, "], got [", origin.size(0),
+                  "]");
+  STD_TORCH_CHECK(values.scalar_type() == dense.scalar_type(), "values: expected the type of dense, ",
+                  torch::headeronly::toString(dense.scalar_type()), ", got ",
+                  torch::headeronly::toString(values.scalar_type()));
+  STD_TORCH_CHECK(begins.scalar_type() == ScalarType::Long && laws.scalar_type() == ScalarType::Int &&
+                      parameters.scalar_type() == ScalarType::Float,
+                  "segments: expected begins int64, laws int32, parameters float32");
+  STD_TORCH_CHECK(segment_count > 0 && laws.size(0) == segment_count && parameters.dim() == 2 &&
+                      parameters.size(0) == segment_count && parameters.size(1) == 2,
+                  "segments: expected begins [S], laws [S], parameters [S, 2] with S > 0, got S = ", segment_count);
+  const Tensor from = torch::stable::contiguous(dense), map = torch::stable::contiguous(origin),
+               pruned = torch::stable::contiguous(values), b = torch::stable::contiguous(begins),
+               l = torch::stable::contiguous(laws), p = torch::stable::contiguous(parameters);
+  std::vector<prunefuse::Segment> segments(static_cast<size_t>(segment_count));
+  for (int64_t i = 0; i < segment_count; ++i)
+    segments[static_cast<size_t>(i)] = {static_cast<const int64_t*>(b.const_data_ptr())[i],
+                                        static_cast<prunefuse::Law>(static_cast<const int32_t*>(l.const_data_ptr())[i]),
+                                        static_cast<const float*>(p.const_data_ptr())[2 * i],
+                                        static_cast<const float*>(p.const_data_ptr())[2 * i + 1]};
+  Tensor fused = empty_like_on(from, count, dense.scalar_type());
+  const bool wide = map.scalar_type() == ScalarType::Long;
+  STD_TORCH_CHECK(wide || map.scalar_type() == ScalarType::Int, "origin: expected int64 or int32, got ",
+                  torch::headeronly::toString(map.scalar_type()));
+  const auto run = [&](auto example) {
+    using T = decltype(example);
+    const auto elements = wide ? fuse_elements<T, int64_t> : fuse_elements<T, int32_t>;
+    torch::stable::parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
+      elements(from.const_data_ptr(), map.const_data_ptr(), pruned.const_data_ptr(), segments.data(),
+               static_cast<int>(segment_count), static_cast<uint64_t>(seed), begin, end, fused.mutable_data_ptr());
+    });
+  };
+  switch (dense.scalar_type()) {
+    case ScalarType::Float:
+      run(Stored<float>{});
+      break;
+    case ScalarType::Double:
+      run(Stored<double>{});
+      break;
+    case ScalarType::BFloat16:
+      run(StoredBFloat16{});
+      break;
+    case ScalarType::Half:
+      run(StoredHalf{});
+      break;
+    default:
+      STD_TORCH_CHECK(false, "dense: expected a float tensor, got ", torch::headeronly::toString(dense.scalar_type()));
+  }
+  return fused;
+}
+
+// ---- scores of a linear head, without a row of logits per sample ----
+
+constexpr int64_t kHeadBytes = 4 << 20;  // logits of one block of rows
+
+Tensor call_score(const Tensor& logits, int64_t kind) {
+  std::array<StableIValue, 2> stack = {torch::stable::detail::from(logits), torch::stable::detail::from(kind)};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("prunefuse_bench::score", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
+  std::array<StableIValue, 3> stack = {torch::stable::detail::from(rows), torch::stable::detail::from(weight),
+                                       torch::stable::detail::from(bias)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+Tensor score_head(const Tensor& features, const Tensor& weight, std::optional<Tensor> bias, int64_t kind) {
+  check_rank(features, 2, "features");
+  check_rank(weight, 2, "weight");
+  STD_TORCH_CHECK(features.size(1) == weight.size(1), "features: expected ", weight.size(1), " columns, got ",
+                  features.size(1));
+  const int64_t rows = features.size(0), classes = weight.size(0);
+  // Products of half precision are rounded to half precision: logits are computed and scored in float32.
+  const auto in_float = [](const Tensor& tensor) {
+    return tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float);
+  };
+  const Tensor weights = in_float(weight);
+  if (bias.has_value()) bias = in_float(*bias);
+  Tensor scores = empty_like_on(features, rows, ScalarType::Float);
+  const int64_t block = std::max<int64_t>(64, kHeadBytes / (4 * classes));
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    Tensor some = torch::stable::narrow(const_cast<Tensor&>(features), 0, begin, count);
+    Tensor to = torch::stable::narrow(scores, 0, begin, count);
+    torch::stable::copy_(to, call_score(multiply(in_float(some), weights, bias), kind));
+  }
+  return scores;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
+  library.def("instruction_set() -> int");
+  library.def("score(Tensor logits, int kind) -> Tensor");
+  library.def("score_committee(Tensor logits, int kind) -> Tensor");
+  library.def("score_head(Tensor features, Tensor weight, Tensor? bias, int kind) -> Tensor");
+  library.def("top_k(Tensor scores, int k) -> Tensor");
+  library.def(
+      "advance_kcenters(Tensor features, Tensor centers, Tensor(a!) bounds, Tensor(b!) folded, int k)"
+      " -> (Tensor, Tensor)");
+  library.def(
+      "fuse_flat(Tensor dense, Tensor origin, Tensor values, Tensor begins, Tensor laws, Tensor parameters, int seed)"
+      " -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
+  library.impl("score", TORCH_BOX(&score));
+  library.impl("score_committee", TORCH_BOX(&score_committee));
+  library.impl("score_head", TORCH_BOX(&score_head));
+  library.impl("top_k", TORCH_BOX(&top_k));
+  library.impl("advance_kcenters", TORCH_BOX(&advance_kcenters));
+  library.impl("fuse_flat", TORCH_BOX(&fuse_flat));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CompositeImplicitAutograd, library) {
+  library.impl("instruction_set", TORCH_BOX(&instruction_set));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CUDA, library) { library.impl("score_head", TORCH_BOX(&score_head)); }
+
+// Importing the module is loading the operators.
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&definition);
+}

@@ -1,0 +1,54 @@
+// Which inner loops this machine gets. PRUNEFUSE_BENCH_ISA=baseline|avx2|avx512 names others, for tests and comparisons;
+// with avx512 but not with amx, products stay in single precision.
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace prunefuse::cpu {
+
+namespace {
+
+std::string wanted() {
+  const char* value = std::getenv("PRUNEFUSE_BENCH_ISA");
+  return value == nullptr ? "" : value;
+}
+
+struct Choice {
+  const Kernels* kernels = baseline_kernels();
+  const Filter* single = baseline_filter();
+  const Filter* bfloat16 = nullptr;
+
+  Choice() {
+    const std::string isa = wanted();
+    if (!isa.empty() && isa != "baseline" && isa != "avx2" && isa != "avx512")
+      throw std::invalid_argument("PRUNEFUSE_BENCH_ISA: expected baseline, avx2 or avx512, got '" + isa + "'");
+    if (isa == "baseline") return;
+    if (avx2_kernels() != nullptr) {
+      kernels = avx2_kernels();
+      single = avx2_filter();
+    }
+    if (isa == "avx2") return;
+    if (avx512_kernels() != nullptr) {
+      kernels = avx512_kernels();
+      single = avx512_filter();
+    }
+    if (isa == "avx512") return;
+    bfloat16 = amx_filter();
+  }
+};
+
+const Choice& choice() {
+  static const Choice chosen;
+  return chosen;
+}
+
+}  // namespace
+
+const Kernels& kernels() { return *choice().kernels; }
+const Filter& single_filter() { return *choice().single; }
+const Filter* bfloat16_filter() { return choice().bfloat16; }
+
+}  // namespace prunefuse::cpu

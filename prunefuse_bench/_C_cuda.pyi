@@ -1,0 +1,1 @@
+"""The CUDA kernels of the operators; importing it registers them with torch."""

@@ -1,0 +1,71 @@
+"""Loads the compiled operators and tells torch their shapes, so that they can be traced and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+import prunefuse_bench._C  # importing it registers the operators
+
+try:
+    import prunefuse_bench._C_cuda  # noqa: F401  registers their CUDA kernels
+
+    HAS_CUDA_KERNELS = True
+except ImportError:  # not built here, or this machine has no CUDA libraries
+    HAS_CUDA_KERNELS = False
+
+__all__ = ["HAS_CUDA_KERNELS", "has_kernels", "instruction_set", "operators"]
+
+operators = torch.ops.prunefuse_bench
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def instruction_set() -> str:
+    """The vector instructions that the CPU kernels use on this machine."""
+    return ("baseline", "AVX2", "AVX-512", "AVX-512 and AMX")[operators.instruction_set()]
+
+
+def has_kernels(tensor: Tensor) -> bool:
+    """Whether the compiled operators take tensors of this device."""
+    return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and HAS_CUDA_KERNELS)
+
+
+fake = cast(Callable[[str], Callable[[F], F]], torch.library.register_fake)
+
+
+@fake("prunefuse_bench::score")
+def _score(logits: Tensor, kind: int) -> Tensor:
+    return logits.new_empty(logits.shape[0], dtype=torch.float32)
+
+
+@fake("prunefuse_bench::score_committee")
+def _score_committee(logits: Tensor, kind: int) -> Tensor:
+    return logits.new_empty(logits.shape[1], dtype=torch.float32)
+
+
+@fake("prunefuse_bench::score_head")
+def _score_head(features: Tensor, weight: Tensor, bias: Tensor | None, kind: int) -> Tensor:
+    return features.new_empty(features.shape[0], dtype=torch.float32)
+
+
+@fake("prunefuse_bench::top_k")
+def _top_k(scores: Tensor, k: int) -> Tensor:
+    return scores.new_empty(k, dtype=torch.int64)
+
+
+@fake("prunefuse_bench::advance_kcenters")
+def _advance_kcenters(
+    features: Tensor, centers: Tensor, bounds: Tensor, folded: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    return features.new_empty(k, dtype=torch.int64), features.new_empty(k, dtype=torch.float32)
+
+
+@fake("prunefuse_bench::fuse_flat")
+def _fuse_flat(
+    dense: Tensor, origin: Tensor, values: Tensor, begins: Tensor, laws: Tensor, parameters: Tensor, seed: int
+) -> Tensor:
+    return torch.empty_like(dense)
