@@ -4,20 +4,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quick test lint bench clean
+.PHONY: quick test proofs gpu lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
 	$(BIN)/prunefuse-bench run quick --out runs/quick --resume
 
-# Builds the core, checks style and types, and runs the tests.
+# Builds the core, checks style and types, runs the tests, and the CUDA kernels in an emulator.
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+# Proofs that take minutes: 200,000 points, peaks of memory, thread sanitizer, an ARM processor under qemu (needs the
+# packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
+proofs: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+# The CUDA kernels on a GPU; every test is skipped where there is none.
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu -rs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/* tests/emulator/*.cpp tests/emulator/*.h \
+	  tests/emulator/*/*.h tests/portable/*.cpp)
 
 # Measures; takes minutes and wants the machine to itself.
 bench: $(INSTALLED)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
 from jpeg_images import JpegImages, make_jpeg_images
+
+from prunefuse_bench.ops import instruction_set
 
 
 @pytest.fixture(scope="session")
@@ -15,11 +18,50 @@ def jpeg_images(tmp_path_factory: pytest.TempPathFactory) -> JpegImages:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Images per second of every contender, and how many times the peer's that is (medians, one process)."""
+    """The tables of docs/performance.md."""
     session = getattr(config, "_benchmarksession", None)
+    measured = [benchmark for benchmark in session.benchmarks if not benchmark.has_error] if session else []
+    print_images_per_second(terminalreporter, measured)
+    print_times(terminalreporter, measured)
+
+
+def print_times(terminalreporter: pytest.TerminalReporter, measured: list[Any]) -> None:
+    """Median time of every contender for the whole task, and how many times faster than the peer that is."""
     groups = defaultdict(list)
-    for benchmark in session.benchmarks if session else ():
-        if not benchmark.has_error and "images" in benchmark.extra_info:
+    for benchmark in measured:
+        if "part" in benchmark.extra_info:
+            groups[benchmark.group].append(benchmark)
+    for group, benchmarks in groups.items():
+        terminalreporter.write_line(f"\n### {group}\n")
+        terminalreporter.write_line("| contender | median | spread | times the first | read |")
+        terminalreporter.write_line("|---|---|---|---|---|")
+        seconds = {id(b): b.stats.median / b.extra_info["part"] for b in benchmarks}
+        peer = next((seconds[id(b)] for b in benchmarks if b.extra_info["peer"]), None)
+        for benchmark in benchmarks:
+            info = benchmark.extra_info
+            median = seconds[id(benchmark)]
+            spread = (benchmark.stats.max - benchmark.stats.min) / benchmark.stats.median
+            ratio = f"{peer / median:.2f}" if peer else ""
+            rate = f"{info['gigabytes'] / median:.1f} GB/s" if info["gigabytes"] else ""
+            name = f"**{info['contender']}**" if info["ours"] else info["contender"]
+            note = f" (from {100 * info['part']:g}% of it)" if info["part"] != 1 else ""
+            terminalreporter.write_line(
+                f"| {name}{note} | {as_time(median)} | {100 * spread:.0f}% | {ratio} | {rate} |"
+            )
+        data = benchmarks[0].extra_info["data"]
+        terminalreporter.write_line(f"\n{torch.get_num_threads()} threads, {instruction_set()}. {data}".rstrip())
+
+
+def as_time(seconds: float) -> str:
+    """Three digits in a fitting unit."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def print_images_per_second(terminalreporter: pytest.TerminalReporter, measured: list[Any]) -> None:
+    """Images per second of every contender, and how many times the peer's that is (medians, one process)."""
+    groups = defaultdict(list)
+    for benchmark in measured:
+        if "images" in benchmark.extra_info:
             groups[benchmark.group].append(benchmark)
     for group, benchmarks in groups.items():
         terminalreporter.section(group)

@@ -145,7 +145,7 @@ def doctor() -> None:
     """Say what this installation and machine can do."""
     import torch
 
-    from prunefuse_bench import _host
+    from prunefuse_bench import _host, ops
     from prunefuse_bench.data.cache import cache_folder
     from prunefuse_bench.records import describe_environment
     from prunefuse_bench.training import resolve_precision
@@ -155,11 +155,13 @@ def doctor() -> None:
     rows = [(name, value) for name, value in environment.items() if not isinstance(value, dict)]
     rows += list(environment["packages"].items())
     rows += [(f"core: {name}", value) for name, value in _host.build_info().items()]
+    rows.append(("core: vector instructions", ops.instruction_set()))
     rows.append(("precision auto means", resolve_precision("auto", device)))
     rows.append(("cache", cache_folder()))
     _print_table("This installation", ("what", "value"), [(name, str(value)) for name, value in rows])
     if device.type == "cpu":
         console.print("No CUDA device is found: everything runs on the CPU.")
+    console.print("No GPU has run the CUDA kernels of the core yet: they are proven by an emulator in the tests.")
 
 
 def main() -> NoReturn:

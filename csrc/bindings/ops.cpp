@@ -1,4 +1,5 @@
-// The operators, registered with torch's dispatcher through its stable ABI: one build serves every later torch and Python.
+// The operators, registered with torch's dispatcher through its stable ABI: one build serves every later torch and
+// Python.
 //
 // Messages are for callers of torch.ops; prunefuse_bench.ops checks its arguments before.
 
@@ -30,8 +31,9 @@ using torch::stable::Tensor;
 namespace cpu = prunefuse::cpu;
 
 cpu::Threads torch_threads() {
-  return {static_cast<int>(torch::stable::get_num_threads()),
-          [](int64_t count, int64_t grain, const cpu::Range& run) { torch::stable::parallel_for(0, count, grain, run); }};
+  return {static_cast<int>(torch::stable::get_num_threads()), [](int64_t count, int64_t grain, const cpu::Range& run) {
+            torch::stable::parallel_for(0, count, grain, run);
+          }};
 }
 
 cpu::Element element_of(const Tensor& tensor, const char* what) {
@@ -79,10 +81,11 @@ Tensor score(const Tensor& logits, int64_t kind) {
   Tensor scores = empty_like_on(from, rows, ScalarType::Float);
   const char* data = static_cast<const char*>(from.const_data_ptr());
   float* to = static_cast<float*>(scores.mutable_data_ptr());
-  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kElementsPerTask / classes), [&](int64_t begin, int64_t end) {
-    cpu::kernels().score(data + begin * classes * bytes_of(element), element, end - begin, classes,
-                         static_cast<ScoreKind>(kind), to + begin);
-  });
+  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kElementsPerTask / classes),
+                              [&](int64_t begin, int64_t end) {
+                                cpu::kernels().score(data + begin * classes * bytes_of(element), element, end - begin,
+                                                     classes, static_cast<ScoreKind>(kind), to + begin);
+                              });
   return scores;
 }
 
@@ -90,8 +93,8 @@ Tensor score_committee(const Tensor& logits, int64_t kind) {
   check_rank(logits, 3, "logits");
   const cpu::Element element = element_of(logits, "logits");
   const int64_t members = logits.size(0), samples = logits.size(1), classes = logits.size(2);
-  STD_TORCH_CHECK(members > 0 && classes > 0, "logits: expected at least one member and one class, got [", members, ", ",
-                  samples, ", ", classes, "]");
+  STD_TORCH_CHECK(members > 0 && classes > 0, "logits: expected at least one member and one class, got [", members,
+                  ", ", samples, ", ", classes, "]");
   const Tensor from = torch::stable::contiguous(logits);
   Tensor scores = empty_like_on(from, samples, ScalarType::Float);
   float* to = static_cast<float*>(scores.mutable_data_ptr());
@@ -132,9 +135,9 @@ std::tuple<Tensor, Tensor> advance_kcenters(const Tensor& features, const Tensor
   STD_TORCH_CHECK(bounds.scalar_type() == ScalarType::Float && bounds.is_contiguous() && bounds.dim() == 1 &&
                       bounds.size(0) == rows,
                   "bounds: expected contiguous float32 [", rows, "]");
-  STD_TORCH_CHECK(folded.scalar_type() == ScalarType::Int && folded.is_contiguous() && folded.dim() == 1 &&
-                      folded.size(0) == rows,
-                  "folded: expected contiguous int32 [", rows, "]");
+  STD_TORCH_CHECK(
+      folded.scalar_type() == ScalarType::Int && folded.is_contiguous() && folded.dim() == 1 && folded.size(0) == rows,
+      "folded: expected contiguous int32 [", rows, "]");
   STD_TORCH_CHECK(0 <= k && k + known <= rows, "k: expected from 0 to ", rows - known, ", got ", k);
   const Tensor points = torch::stable::contiguous(features), given = torch::stable::contiguous(centers);
   std::vector<int64_t> all_centers(static_cast<size_t>(known + k));
@@ -258,8 +261,7 @@ constexpr int64_t kHeadBytes = 4 << 20;  // logits of one block of rows
 
 Tensor call_score(const Tensor& logits, int64_t kind) {
   std::array<StableIValue, 2> stack = {torch::stable::detail::from(logits), torch::stable::detail::from(kind)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("prunefuse_bench::score", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("prunefuse_bench::score", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
@@ -326,6 +328,7 @@ STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CUDA, library) { library.impl("score_
 
 // Importing the module is loading the operators.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&definition);
 }

@@ -24,8 +24,10 @@
 
 namespace prunefuse::cpu::amx {
 
+// clang-format off: each builds on the one before
 #include "vector.h"
 #include "filter.h"
+// clang-format on
 
 // A tile register is 16 rows of 64 bytes; a step of the product covers 32 columns.
 constexpr int64_t kStep = 32;
@@ -63,7 +65,8 @@ inline void pack_bfloat16_block(const float* exact, int64_t count, const float* 
     for (int64_t begin = 0; begin < width; begin += kStep) {
       float values[kStep];
       uint16_t bits[kStep];
-      for (int i = 0; i < kStep; ++i) values[i] = begin + i < width ? exact[c * width + begin + i] - shift[begin + i] : 0.0f;
+      for (int i = 0; i < kStep; ++i)
+        values[i] = begin + i < width ? exact[c * width + begin + i] - shift[begin + i] : 0.0f;
       for (int i = 0; i < kStep; i += kWidth) {
         const Floats value = load(values + i);
         const Floats off = value - round_to(value, bits + i);

@@ -1,5 +1,5 @@
-// Which inner loops this machine gets. PRUNEFUSE_BENCH_ISA=baseline|avx2|avx512 names others, for tests and comparisons;
-// with avx512 but not with amx, products stay in single precision.
+// Which inner loops this machine gets. PRUNEFUSE_BENCH_ISA=baseline|avx2|avx512 names others, for tests and
+// comparisons; with avx512 but not with amx, products stay in single precision.
 
 #include <cstdlib>
 #include <stdexcept>

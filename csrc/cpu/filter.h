@@ -134,11 +134,11 @@ inline const void* row_of(const Fold& fold, int64_t row) {
 struct Panel {
   int64_t row[kPanel];
   int64_t count;
-  float* exact;           // [kPanel, width]
+  float* exact;  // [kPanel, width]
   float bound[kPanel];
   float half_norm[kPanel];  // half the squared norm, less what rounding may have added
   float norm[kPanel];
-  float rounding[kPanel];   // norm of what the filter's format cannot hold
+  float rounding[kPanel];  // norm of what the filter's format cannot hold
   float g[kPanel];
 };
 
@@ -148,7 +148,8 @@ inline void set_bound(Panel& panel, int r, float bound) {
 }
 
 // Looks through one tile; returns how many distances it evaluated.
-inline int64_t lower_bounds(const float* tile, Panel& panel, const CenterPanels& centers, int64_t block, int64_t width) {
+inline int64_t lower_bounds(const float* tile, Panel& panel, const CenterPanels& centers, int64_t block,
+                            int64_t width) {
   int64_t evaluated = 0;
   const float norm = centers.norm[block], error = centers.error[block];
   float threshold[kPanel];

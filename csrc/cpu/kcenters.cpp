@@ -1,10 +1,10 @@
 // Greedy k-centers without one matrix-vector product per pick.
 //
 // Every row keeps an upper bound of its squared distance to the nearest center. A block: take the rows with the largest
-// bounds, bring those bounds up to date, and pick greedily among them for as long as the best is no worse than any bound
-// outside. The picks wait until rows are needed again: bounds only ever fall, so a row whose stale bound is below the
-// current radius cannot be picked and need not be touched. Many centers are then folded into many rows at once, as a
-// matrix product (filter.h).
+// bounds, bring those bounds up to date, and pick greedily among them for as long as the best is no worse than any
+// bound outside. The picks wait until rows are needed again: bounds only ever fall, so a row whose stale bound is below
+// the current radius cannot be picked and need not be touched. Many centers are then folded into many rows at once, as
+// a matrix product (filter.h).
 //
 // Prior art for picking from a block of candidates in three dimensions: Kaolin's farthest point sampling.
 
@@ -22,10 +22,10 @@ namespace prunefuse::cpu {
 namespace {
 
 constexpr int64_t kFewestCandidates = 64, kMostCandidates = 2048;
-constexpr int64_t kPackedBytes = 4 << 20;        // of centers at a time, so that they stay in the cache
-constexpr int64_t kCandidateFloats = 1 << 20;    // rows of candidates kept as floats
-constexpr int64_t kFewestRefreshed = 4096;       // rows brought up to date at a time
-constexpr int64_t kFewestTogether = 512;         // rows, or centers, worth a matrix product of their own
+constexpr int64_t kPackedBytes = 4 << 20;      // of centers at a time, so that they stay in the cache
+constexpr int64_t kCandidateFloats = 1 << 20;  // rows of candidates kept as floats
+constexpr int64_t kFewestRefreshed = 4096;     // rows brought up to date at a time
+constexpr int64_t kFewestTogether = 512;       // rows, or centers, worth a matrix product of their own
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Memory that is not cleared first, aligned for tiles.
@@ -164,9 +164,7 @@ class Selection {
     ++picked;
   }
 
-  bool is_stale(int64_t row) const {
-    return state_.bounds[row] > 0.0f && state_.folded[row] < state_.centers_count;
-  }
+  bool is_stale(int64_t row) const { return state_.bounds[row] > 0.0f && state_.folded[row] < state_.centers_count; }
 
   // The `wanted` first rows in the order of picking, in that order's set but sorted by row; `next` is the one after.
   void first_rows(int64_t wanted, std::vector<Candidate>& chosen, Candidate& next) {
@@ -290,7 +288,8 @@ class Selection {
 
   // A row that has seen no center yet sees a part of them first: that may do to rule it out.
   int64_t until(int64_t folded) const {
-    return folded == 0 ? std::max<int64_t>(std::min<int64_t>(state_.centers_count, kFewestTogether), state_.centers_count / 4) : state_.centers_count;
+    if (folded > 0) return state_.centers_count;
+    return std::min(state_.centers_count, std::max(kFewestTogether, state_.centers_count / 4));
   }
 
   void fold(int64_t first, int64_t last, const int64_t* rows, int64_t count) {
@@ -306,7 +305,8 @@ class Selection {
     centers.width = width_;
     const int64_t blocks = (centers.count + kPanel - 1) / kPanel;
     float* exact = static_cast<float*>(exact_memory_.reserve(static_cast<size_t>(centers.count * width_) * 4));
-    char* shifted = static_cast<char*>(shifted_memory_.reserve(static_cast<size_t>(blocks) * filter_->panel_bytes(width_)));
+    const int64_t panel_bytes = static_cast<int64_t>(filter_->panel_bytes(width_));
+    char* shifted = static_cast<char*>(shifted_memory_.reserve(static_cast<size_t>(blocks * panel_bytes)));
     half_norms_.resize(static_cast<size_t>(blocks * kPanel));
     norms_.resize(static_cast<size_t>(blocks));
     errors_.resize(static_cast<size_t>(blocks));
@@ -317,8 +317,7 @@ class Selection {
         for (int64_t c = 0; c < count; ++c)
           kernels().convert(row_at(state_.centers[first + block * kPanel + c]), element_, width_, scale_,
                             block_exact + c * width_);
-        filter_->pack_block(block_exact, count, shift_.data(), width_,
-                            shifted + block * static_cast<int64_t>(filter_->panel_bytes(width_)),
+        filter_->pack_block(block_exact, count, shift_.data(), width_, shifted + block * panel_bytes,
                             half_norms_.data() + block * kPanel, &norms_[block], &errors_[block]);
       }
     });
@@ -343,9 +342,9 @@ class Selection {
     thread_memory_.resize(static_cast<size_t>(std::max<int64_t>(parts, 1)));
     threads_.parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part)
-        evaluated[part] = filter_->fold(job, panels * part / parts * kPanel,
-                                        std::min(count, panels * (part + 1) / parts * kPanel),
-                                        thread_memory_[part].reserve(filter_->scratch_bytes(width_)));
+        evaluated[part] =
+            filter_->fold(job, panels * part / parts * kPanel, std::min(count, panels * (part + 1) / parts * kPanel),
+                          thread_memory_[part].reserve(filter_->scratch_bytes(width_)));
     });
     int64_t sum = 0;
     for (int64_t value : evaluated) sum += value;

@@ -27,7 +27,7 @@ struct CenterPanels {
   const void* shifted;      // tiles in the filter's own layout
   const float* half_norms;  // [blocks * kPanel]: half the squared norm, less what rounding may have added
   const float* norm;        // [blocks]: the largest norm of the block
-  const float* error;       // [blocks]: the largest (rounding of the center + of the product, relative to the row's norm)
+  const float* error;  // [blocks]: the largest (rounding of the center + of the product, relative to the row's norm)
 };
 
 // One fold: bounds[row] = min(bounds[row], squared distance of the row to each center).
@@ -36,9 +36,9 @@ struct Fold {
   Element element;
   int64_t width;
   float scale;
-  const float* shift;     // [width], scaled
-  const int64_t* rows;    // which rows; null for all
-  float* bounds;          // by row
+  const float* shift;   // [width], scaled
+  const int64_t* rows;  // which rows; null for all
+  float* bounds;        // by row
   const CenterPanels* centers;
   int64_t evaluated = 0;  // distances that the filter could not rule out
 };
@@ -71,8 +71,8 @@ struct Filter {
   int64_t (*fold)(const Fold& fold, int64_t begin, int64_t end, void* scratch);
 };
 
-const Kernels& kernels();       // of the best instruction set, or the one that PRUNEFUSE_BENCH_ISA names
-const Filter& single_filter();  // products in single precision
+const Kernels& kernels();         // of the best instruction set, or the one that PRUNEFUSE_BENCH_ISA names
+const Filter& single_filter();    // products in single precision
 const Filter* bfloat16_filter();  // products on bfloat16 matrix units; null where there are none
 
 // nullptr where the processor or the compiler lacks them

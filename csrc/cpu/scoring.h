@@ -126,7 +126,8 @@ inline void add_chunk(const T* chunk, int64_t count, RowSums& sums) {
     const Floats difference = clamp_exponent(z - m);
     const Ints is_other = difference != 0.0f;  // NaN is, and makes the sum NaN
     const Floats weight = select(is_other, exp_of_clamped(difference), Floats{});
-    if (__builtin_expect(bits_of(is_other) != kAllLanes, 0)) equal += __builtin_popcount(~bits_of(is_other) & kAllLanes);
+    if (__builtin_expect(bits_of(is_other) != kAllLanes, 0))
+      equal += __builtin_popcount(~bits_of(is_other) & kAllLanes);
     others.add(weight);
     shifted.add(difference * weight);
   };

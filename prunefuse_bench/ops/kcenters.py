@@ -13,6 +13,8 @@ from prunefuse_bench.ops.checks import expect_count, expect_floats, expect_one_d
 
 __all__ = ["GreedyKCenters", "greedy_kcenters"]
 
+_ROWS_AT_ONCE = 4096
+
 
 def greedy_kcenters(
     features: Tensor, k: int, initial: Tensor | None = None, *, first: int | None = None
@@ -113,9 +115,10 @@ class GreedyKCenters:
 
 
 def _refuse_unfit(features: Tensor) -> None:
-    # The sum is finite only if every feature is (one pass and no temporary); if it is not, it may only be too large.
-    if torch.compiler.is_compiling() or not features.sum(dtype=torch.float64).isfinite():
-        refuse(~features.isfinite().all(1), "features", "NaN or infinity")
+    # If the sum is finite, every feature is: one pass and no temporary. If it is not, it may only be too large.
+    if torch.compiler.is_compiling() or not features.sum().isfinite():
+        unfit = [~block.isfinite().all(1) for block in features.split(_ROWS_AT_ONCE)]
+        refuse(torch.cat(unfit), "features", "NaN or infinity")
 
 
 def _checked_centers(initial: Tensor | None, features: Tensor) -> Tensor:

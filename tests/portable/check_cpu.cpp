@@ -1,0 +1,214 @@
+// The CPU kernels against plain code in double, without torch: for sanitizers and for other processors.
+//
+// Prints `ok NAME` or `FAIL NAME: why` per check; returns 1 if any failed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../csrc/core/fusing.h"
+#include "../../csrc/cpu/kcenters.h"
+#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/top_k.h"
+
+namespace cpu = prunefuse::cpu;
+using prunefuse::CommitteeKind;
+using prunefuse::ScoreKind;
+
+namespace {
+
+bool all_passed = true;
+std::mt19937 generator(0);
+
+void report(const std::string& name, const std::string& why) {
+  if (why.empty()) {
+    std::printf("ok %s\n", name.c_str());
+  } else {
+    std::printf("FAIL %s: %s\n", name.c_str(), why.c_str());
+    all_passed = false;
+  }
+}
+
+std::vector<float> normal(size_t count, float deviation = 1.0f) {
+  std::normal_distribution<float> draw(0.0f, deviation);
+  std::vector<float> values(count);
+  for (float& value : values) value = draw(generator);
+  return values;
+}
+
+uint16_t to_bfloat16(float value) { return static_cast<uint16_t>(prunefuse::same_bits<uint32_t>(value) >> 16); }
+float from_bfloat16(uint16_t bits) { return prunefuse::same_bits<float>(static_cast<uint32_t>(bits) << 16); }
+
+std::vector<double> softmax(const float* logits, int64_t classes) {
+  const double top = *std::max_element(logits, logits + classes);
+  std::vector<double> p(static_cast<size_t>(classes));
+  double sum = 0.0;
+  for (int64_t c = 0; c < classes; ++c) sum += p[c] = std::exp(logits[c] - top);
+  for (double& value : p) value /= sum;
+  return p;
+}
+
+double entropy(const std::vector<double>& p) {
+  double sum = 0.0;
+  for (double value : p) sum -= value > 0 ? value * std::log(value) : 0.0;
+  return sum;
+}
+
+double expected_score(const float* logits, int64_t classes, ScoreKind kind) {
+  std::vector<double> p = softmax(logits, classes);
+  if (kind == ScoreKind::entropy) return entropy(p);
+  std::sort(p.rbegin(), p.rend());
+  return kind == ScoreKind::least_confidence ? 1 - p[0] : (classes > 1 ? p[1] : 0.0) - p[0];
+}
+
+void check_scores(int64_t classes) {
+  constexpr int64_t rows = 37;
+  std::vector<float> logits = normal(static_cast<size_t>(rows * classes), 6.0f);
+  for (int64_t c = 0; c + 1 < classes; c += 2) logits[3 * classes + c] = -INFINITY;
+  std::vector<uint16_t> halves(logits.size());
+  std::vector<float> rounded(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) rounded[i] = from_bfloat16(halves[i] = to_bfloat16(logits[i]));
+  std::vector<float> scores(rows);
+  for (ScoreKind kind : {ScoreKind::least_confidence, ScoreKind::entropy, ScoreKind::margin}) {
+    std::string why;
+    const auto compare = [&](const std::vector<float>& exact) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const double expected = expected_score(&exact[row * classes], classes, kind);
+        if (!(std::abs(scores[row] - expected) <= 1e-5))
+          why = "row " + std::to_string(row) + ": expected " + std::to_string(expected) + ", got " +
+                std::to_string(scores[row]);
+      }
+    };
+    cpu::kernels().score(logits.data(), cpu::Element::float32, rows, classes, kind, scores.data());
+    compare(logits);
+    cpu::kernels().score(halves.data(), cpu::Element::bfloat16, rows, classes, kind, scores.data());
+    compare(rounded);
+    report("score " + std::to_string(static_cast<int>(kind)) + " of " + std::to_string(classes) + " classes", why);
+  }
+  std::string why;
+  for (float bad : {NAN, INFINITY}) {
+    std::vector<float> spoiled = logits;
+    spoiled[5 * classes + classes - 1] = bad;
+    cpu::kernels().score(spoiled.data(), cpu::Element::float32, rows, classes, ScoreKind::entropy, scores.data());
+    for (int64_t row = 0; row < rows; ++row)
+      if (std::isnan(scores[row]) != (row == 5)) why = "row " + std::to_string(row);
+  }
+  report("unrankable rows of " + std::to_string(classes) + " classes", why);
+}
+
+void check_committee(int64_t classes) {
+  constexpr int64_t members = 5, samples = 11;
+  const std::vector<float> logits = normal(static_cast<size_t>(members * samples * classes), 4.0f);
+  std::vector<char> scratch(cpu::kernels().committee_scratch_bytes(members, classes) + 64);
+  void* aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) & ~uintptr_t{63});
+  std::vector<float> scores(samples);
+  std::string why;
+  cpu::kernels().score_committee(logits.data(), cpu::Element::float32, members, samples, classes, 0, samples,
+                                 CommitteeKind::bald, scores.data(), aligned);
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    std::vector<double> mean(static_cast<size_t>(classes), 0.0);
+    double entropies = 0.0;
+    for (int64_t member = 0; member < members; ++member) {
+      const std::vector<double> p = softmax(&logits[(member * samples + sample) * classes], classes);
+      for (int64_t c = 0; c < classes; ++c) mean[c] += p[c] / members;
+      entropies += entropy(p) / members;
+    }
+    if (!(std::abs(scores[sample] - (entropy(mean) - entropies)) <= 1e-5)) why = "sample " + std::to_string(sample);
+  }
+  report("BALD of " + std::to_string(classes) + " classes", why);
+}
+
+void check_top_k() {
+  std::string why;
+  for (int64_t count : {1, 100, 5000}) {
+    std::vector<float> scores(static_cast<size_t>(count));
+    for (float& score : scores) score = static_cast<float>(static_cast<int>(generator() % 7)) - 3.0f;
+    std::vector<int64_t> order(scores.size());
+    for (int64_t i = 0; i < count; ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
+    for (int64_t k : {int64_t{0}, int64_t{1}, count / 2, count}) {
+      std::vector<int64_t> positions(static_cast<size_t>(k));
+      cpu::top_k(scores.data(), count, k, positions.data());
+      if (!std::equal(positions.begin(), positions.end(), order.begin())) why = "k = " + std::to_string(k);
+    }
+  }
+  report("top k", why);
+}
+
+const cpu::Threads two_threads = {2, [](int64_t count, int64_t, const cpu::Range& run) {
+                                    std::thread first([&] { run(0, count / 2); });
+                                    run(count / 2, count);
+                                    first.join();
+                                  }};
+
+void check_kcenters(const std::string& name, const std::vector<float>& features, int64_t width, int64_t labeled,
+                    int64_t k) {
+  const int64_t rows = static_cast<int64_t>(features.size()) / width;
+  std::vector<int64_t> centers(static_cast<size_t>(labeled + k)), indices(static_cast<size_t>(k));
+  for (int64_t i = 0; i < labeled; ++i) centers[i] = i * 3;
+  std::vector<float> bounds(static_cast<size_t>(rows), INFINITY), radii(static_cast<size_t>(k));
+  std::vector<int32_t> folded(static_cast<size_t>(rows), 0);
+  cpu::KCentersState state = {labeled, centers.data(), bounds.data(), folded.data()};
+  // In two parts: going on must change nothing.
+  cpu::advance_kcenters(features.data(), cpu::Element::float32, rows, width, state, k / 3, indices.data(), radii.data(),
+                        two_threads);
+  cpu::advance_kcenters(features.data(), cpu::Element::float32, rows, width, state, k - k / 3, indices.data() + k / 3,
+                        radii.data() + k / 3, two_threads);
+  std::vector<double> nearest(static_cast<size_t>(rows), std::numeric_limits<double>::infinity());
+  const auto add = [&](int64_t center) {
+    for (int64_t row = 0; row < rows; ++row) {
+      double sum = 0.0;
+      for (int64_t c = 0; c < width; ++c) {
+        const double difference = static_cast<double>(features[row * width + c]) - features[center * width + c];
+        sum += difference * difference;
+      }
+      nearest[row] = std::min(nearest[row], sum);
+    }
+    nearest[center] = -1.0;
+  };
+  for (int64_t i = 0; i < labeled; ++i) add(i * 3);
+  std::string why;
+  for (int64_t pick = 0; pick < k && why.empty(); ++pick) {
+    const double furthest = *std::max_element(nearest.begin(), nearest.end()), found = nearest[indices[pick]];
+    if (found < 0 || (std::isfinite(furthest) && std::sqrt(found) < std::sqrt(furthest) * (1 - 1e-5)))
+      why = "pick " + std::to_string(pick) + ": row " + std::to_string(indices[pick]);
+    add(indices[pick]);
+  }
+  report("k-centers, " + name, why);
+}
+
+void check_draws() {
+  // The known answer of Random123 for counter 0 and key 0, and quantiles of the normal distribution.
+  std::string why;
+  if (prunefuse::philox(0, 0).word[0] != 0x6627e8d5u) why = "Philox";
+  const double quantiles[][2] = {{0.5, 0.0}, {0.975, 1.959963984540054}, {0.001, -3.090232306167813}};
+  for (const auto& [p, z] : quantiles)
+    if (!(std::abs(prunefuse::normal_quantile(static_cast<float>(p)) - z) < 1e-5)) why = "quantile";
+  report("draws", why);
+}
+
+}  // namespace
+
+int main() {
+  std::printf("kernels: %s, %s%s\n", cpu::kernels().name, cpu::single_filter().name,
+              cpu::bfloat16_filter() != nullptr ? " and bfloat16 matrix units" : "");
+  for (int64_t classes : {1, 2, 10, 63, 64, 65, 100, 1000, 3000}) {
+    check_scores(classes);
+    check_committee(classes);
+  }
+  check_top_k();
+  for (int64_t width : {1, 3, 16, 33, 70, 300})
+    check_kcenters("width " + std::to_string(width), normal(static_cast<size_t>(611 * width)), width, 40, 90);
+  check_kcenters("no center", normal(500 * 20), 20, 0, 60);
+  check_kcenters("constant", std::vector<float>(300 * 5, 2.5f), 5, 2, 50);
+  std::vector<float> far = normal(400 * 8);
+  for (float& value : far) value += 1e4f;
+  check_kcenters("far from the origin", far, 8, 10, 60);
+  check_draws();
+  return all_passed ? 0 : 1;
+}
