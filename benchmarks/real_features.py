@@ -18,7 +18,7 @@ from prunefuse_bench.randomness import generator
 from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit
 from prunefuse_bench.training.trainer import predict
 
-EPOCHS = 4
+LABELED, EPOCHS = 10_000, 4
 
 
 def relu_features(count: int, dimensions: int, manifold: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -33,11 +33,11 @@ def relu_features(count: int, dimensions: int, manifold: int, dtype: torch.dtype
 
 
 def cifar10_features() -> tuple[str, Tensor]:
-    """(title, float32 [50000, 64]), computed once and kept in the cache; synthetic ones if the images are not at hand."""
+    """(title, float32 [50000, 64]), kept in the cache once computed; synthetic ones if the images are not at hand."""
     if not (given := os.environ.get(CIFAR10_JPEG)):
         return f"synthetic features (for real ones set {CIFAR10_JPEG})", relu_features(50_000, 64, 16)
-    title = f"ResNet-20 features of CIFAR-10 (JPEG), {EPOCHS} epochs"
-    file = cache_folder() / f"cifar10-jpeg-resnet20-{EPOCHS}-epochs.safetensors"
+    title = f"features of a ResNet-20 trained on {LABELED:,} images of CIFAR-10 (JPEG) for {EPOCHS} epochs"
+    file = cache_folder() / f"cifar10-jpeg-resnet20-{LABELED}-images-{EPOCHS}-epochs.safetensors"
     if not file.exists():
         features = _train_and_look(Path(given))
         save_file({"features": features}, file.with_suffix(".part"))
@@ -48,7 +48,7 @@ def cifar10_features() -> tuple[str, Tensor]:
 def _train_and_look(archive: Path) -> Tensor:
     dataset = load_dataset("image-archive", DatasetRequest(archive, "CIFAR-10 (JPEG)"))
     training = TrainingRecipe(
-        schedule=StepSchedule(EPOCHS, ((1, 0.1), (2, 0.05), (1, 0.01))),
+        schedule=StepSchedule(EPOCHS, ((3, 0.1), (1, 0.01))),
         batch_size=128,
         momentum=0.9,
         weight_decay=5e-4,
@@ -58,7 +58,8 @@ def _train_and_look(archive: Path) -> Tensor:
     )
     torch.manual_seed(0)
     model = build_model("resnet20", num_classes=10, in_channels=3)
-    fit(model, dataset.train_images, dataset.train_labels, training, generator(0, "features"))
+    labeled = torch.randperm(len(dataset.train_images), generator=generator(0, "labeled"))[:LABELED]
+    fit(model, dataset.train_images[labeled], dataset.train_labels[labeled], training, generator(0, "features"))
     logits, features = predict(model, dataset.train_images, training, features=True)
     assert features is not None
     accuracy = (logits.argmax(1) == dataset.train_labels).float().mean().item()

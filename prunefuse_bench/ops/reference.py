@@ -128,7 +128,7 @@ def _philox(position: Tensor, seed: int) -> Tensor:
     low = 0xFFFFFFFF
     counter = position >> 2
     c0, c1, c2, c3 = counter & low, counter >> 32, torch.zeros_like(counter), torch.zeros_like(counter)
-    k0, k1 = seed & low, seed >> 32
+    k0, k1 = seed & low, seed >> 32 & low
     for _ in range(10):
         # 64-bit products wrap around, which leaves all of their bits in place.
         product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
