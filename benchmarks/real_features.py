@@ -15,7 +15,7 @@ from prunefuse_bench.data import DatasetRequest, Normalisation, load_dataset
 from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.models import build_model
 from prunefuse_bench.randomness import generator
-from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit
+from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, resolve_precision
 from prunefuse_bench.training.trainer import predict
 
 LABELED, EPOCHS = 10_000, 4
@@ -54,7 +54,7 @@ def _train_and_look(archive: Path) -> Tensor:
         weight_decay=5e-4,
         augmentation=dataset.augmentation,
         normalisation=Normalisation.of(dataset.train_images),
-        precision="auto",
+        precision=resolve_precision("auto", torch.device("cpu")),
     )
     torch.manual_seed(0)
     model = build_model("resnet20", num_classes=10, in_channels=3)
