@@ -61,7 +61,9 @@ def fuse(dense: nn.Module, pruned: PrunedNetwork, *, rest: Rest = "reinit", seed
     for dtype in {tensor.dtype for tensor in dense_state.values()}:
         names = [name for name, tensor in dense_state.items() if tensor.dtype == dtype]
         if dtype.is_floating_point:
-            _fuse_tensors(names, dense_state, pruned_state, pruned.index_map, laws, derive_seed(seed, "reinit"))
+            _fuse_tensors(
+                names, dense_state, pruned_state, pruned.index_map, laws, derive_seed(seed, "reinit", str(dtype))
+            )
         else:  # counters of batches
             for name in names:
                 index = pruned.index_map[name].to(dense_state[name].device)
@@ -87,7 +89,7 @@ def _fuse_tensors(
 ) -> None:
     """All tensors of one dtype in one call: they lie one after the other, and so do those of the pruned network."""
     dense = torch.cat([dense_state[name].reshape(-1) for name in names])
-    values = torch.cat([pruned_state[name].reshape(-1).to(dense.device) for name in names])
+    values = torch.cat([pruned_state[name].reshape(-1).to(dense) for name in names])
     sizes = [dense_state[name].numel() for name in names]
     begins = torch.tensor([0, *sizes[:-1]]).cumsum(0)
     coordinates = [

@@ -111,7 +111,8 @@ def test_stopping_and_going_on_changes_nothing(count: int, dimensions: int, seed
     selection = ops.GreedyKCenters(features, initial)
     parts = []
     for before, after in itertools.pairwise([0, *cuts]):
-        stored = {name: tensor.clone() for name, tensor in selection.state_dict().items()}
+        stored = selection.state_dict()
+        selection.pick(min(3, count - len(selection.centers)))  # leaves what was stored as it is
         selection = ops.GreedyKCenters(features)
         selection.load_state_dict(stored)
         parts.append(selection.pick(after - before))
@@ -130,6 +131,37 @@ def test_the_first_pick_can_be_given() -> None:
         ops.greedy_kcenters(line, 1, torch.tensor([0]), first=3)
     with pytest.raises(ValueError, match="got 11 and 0 centers"):
         ops.greedy_kcenters(line, 1, first=11)
+
+    waiting = ops.GreedyKCenters(line)
+    waiting.load_state_dict(ops.GreedyKCenters(line, first=4).state_dict())
+    assert waiting.pick(2)[0].tolist() == [4, 10]
+
+
+@pytest.mark.parametrize("dimensions", [3, 24, 64, 100, 513])
+def test_of_equal_points_the_lowest_comes_first(dimensions: int) -> None:
+    base = torch.randn(400, dimensions, generator=torch.Generator().manual_seed(dimensions))
+    picked = ops.greedy_kcenters(base.repeat(3, 1), 300, torch.tensor([5]))[0].tolist()
+    assert all(index < 400 for index in picked)
+
+
+@pytest.mark.parametrize("dimensions", [2_048, 16_384])
+def test_many_equal_columns_lose_no_digits(dimensions: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(0, 1, 101)[:, None].expand(-1, dimensions)
+    features = line * (1 + 3e-5 * torch.rand(101, dimensions, generator=generator))
+    assert_valid(features, *ops.greedy_kcenters(features, 60, torch.tensor([0])), torch.tensor([0]))
+
+
+def test_the_mean_of_points_far_from_the_origin() -> None:
+    features = (2.0**24 + torch.tensor([0, 2, 2, 2, 2, 2, 2, 2, 2, 4, 0, 0]))[:, None]
+    assert ops.greedy_kcenters(features, 1)[0].tolist() == [9]
+
+
+def test_the_largest_floats() -> None:
+    features = torch.tensor([[3e38], [-3e38], [1e38], [0.0]])
+    indices, radii = ops.greedy_kcenters(features / 2, 3, torch.tensor([3]))
+    assert indices.tolist() == [0, 1, 2]
+    torch.testing.assert_close(radii, torch.tensor([1.5e38, 1.5e38, 0.5e38]))
 
 
 def test_nothing_to_pick() -> None:
@@ -167,6 +199,11 @@ def test_too_many_or_too_few(k: int) -> None:
         ops.greedy_kcenters(torch.zeros(5, 2), k, torch.tensor([0]))
 
 
+def test_too_large_for_single_precision() -> None:
+    with pytest.raises(NotRankable, match="row 0"):
+        ops.greedy_kcenters(torch.tensor([[1e300], [0.0], [1.0]], dtype=torch.float64), 1, torch.tensor([1]))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_features_that_are_no_numbers_are_named(bad: float) -> None:
     features = torch.zeros(9, 3)
@@ -180,3 +217,7 @@ def test_a_state_belongs_to_its_features() -> None:
     state = ops.GreedyKCenters(torch.zeros(5, 2)).state_dict()
     with pytest.raises(ValueError, match="expected bounds of 6 points, got 5; it belongs to other features"):
         ops.GreedyKCenters(torch.zeros(6, 2)).load_state_dict(state)
+    with pytest.raises(ValueError, match="expected folded from 0 to its 0 centers, got up to 3"):
+        ops.GreedyKCenters(torch.zeros(5, 2)).load_state_dict(state | {"folded": torch.full((5,), 3)})
+    with pytest.raises(ValueError, match="expected bounds of 0 or more"):
+        ops.GreedyKCenters(torch.zeros(5, 2)).load_state_dict(state | {"bounds": torch.full((5,), -1.0)})

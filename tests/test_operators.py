@@ -77,6 +77,8 @@ PUBLIC: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (lambda z: ops.score_committee(z, "bald"), (torch.randn(2, 9, 4),)),
     (lambda x, w: ops.score_head(x, w, None, "margin"), (torch.randn(9, 4), torch.randn(3, 4))),
     (lambda x: ops.greedy_kcenters(x, 3), (torch.randn(9, 4),)),
+    (lambda x, i: ops.greedy_kcenters(x, 3, i)[0], (torch.randn(9, 4), torch.tensor([2]))),
+    (ops.fuse_flat, sample("fuse_flat")),
 ]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from prunefuse_bench import ops
+
 HERE = Path(__file__).parent
 KERNELS = sorted((HERE.parent / "csrc/cpu").glob("*.cpp"))
 
@@ -46,7 +48,11 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", ""])
 def test_clean_under_address_and_undefined_behaviour_sanitizers(sanitized: Path, isa: str) -> None:
-    assert_all_ok([str(sanitized)], isa, "kernels: ")
+    wanted = {"avx2": "AVX2", "avx512": "AVX-512", "": ops.instruction_set(), "baseline": "baseline"}[isa]
+    order = ["baseline", "AVX2", "AVX-512", "AVX-512 and AMX"]
+    used = order[min(order.index(wanted), order.index(ops.instruction_set()))]
+    name = {"AVX2": "avx2", "baseline": "baseline"}.get(used, "avx512")
+    assert_all_ok([str(sanitized)], isa, f"kernels: {name}")
 
 
 @pytest.mark.slow

@@ -60,6 +60,14 @@ def test_round_trip_is_exact_for_every_parameter_and_buffer(name: str) -> None:
                 assert not state[key][~masks[key]].any(), key
 
 
+def test_a_pruned_network_of_another_precision_is_converted() -> None:
+    dense = dense_network()
+    pruned = prune(dense, EXAMPLE, 0.5)
+    expected = fuse(dense, pruned).state_dict()
+    pruned.model.double()
+    assert all(torch.equal(value, expected[name]) for name, value in fuse(dense, pruned).state_dict().items())
+
+
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.8])
 def test_zero_rest_computes_what_the_pruned_network_does(ratio: float) -> None:
     """Coordinates that do not fit each other across layers would change the function."""

@@ -83,6 +83,30 @@ def test_a_nearly_certain_row_keeps_its_order() -> None:
             assert ops.top_k(ops.score(padded, kind), 3).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("classes", [10, 1_000])
+def test_a_thousand_members_lose_no_digits(classes: int) -> None:
+    one = some_logits(9, classes, 5.0)
+    for logits in (one.expand(1_000, -1, -1), one + 0.1 * torch.randn(1_000, 9, classes)):
+        for kind in COMMITTEE_KINDS:
+            expected = reference.score_committee(logits, kind)
+            torch.testing.assert_close(ops.score_committee(logits, kind), expected, rtol=0, atol=1e-5)
+
+
+def test_a_reused_batch_does_not_change_a_stream() -> None:
+    stream, batch = ops.TopK(2), torch.tensor([3.0, 1.0, 2.0])
+    stream.add(batch, first_index=0)
+    batch.zero_()
+    stream.add(batch, first_index=3)
+    assert stream.indices().tolist() == [0, 2]
+
+
+def test_a_head_is_not_rounded_under_autocast() -> None:
+    features, weight = torch.randn(50, 32), torch.randn(10, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ops.score_head(features, weight, None, "entropy")
+    torch.testing.assert_close(found, reference.score_head(features, weight, None, "entropy"), rtol=0, atol=2e-5)
+
+
 def test_committees_worked_out_by_hand() -> None:
     certain_of_first, certain_of_second = [50.0, 0.0], [0.0, 50.0]
     divided = torch.tensor([[certain_of_first], [certain_of_second]])

@@ -68,12 +68,17 @@ int64_t instruction_set() {
   return &cpu::kernels() == cpu::avx2_kernels() ? 1 : 0;
 }
 
+void check_kind(int64_t kind, int64_t last) {
+  STD_TORCH_CHECK(0 <= kind && kind <= last, "kind: expected from 0 to ", last, ", got ", kind);
+}
+
 // ---- scores ----
 
 constexpr int64_t kElementsPerTask = 1 << 15;
 
 Tensor score(const Tensor& logits, int64_t kind) {
   check_rank(logits, 2, "logits");
+  check_kind(kind, static_cast<int64_t>(ScoreKind::margin));
   const cpu::Element element = element_of(logits, "logits");
   const int64_t rows = logits.size(0), classes = logits.size(1);
   STD_TORCH_CHECK(classes > 0, "logits: expected at least one class, got none");
@@ -91,6 +96,7 @@ Tensor score(const Tensor& logits, int64_t kind) {
 
 Tensor score_committee(const Tensor& logits, int64_t kind) {
   check_rank(logits, 3, "logits");
+  check_kind(kind, static_cast<int64_t>(CommitteeKind::mean_least_confidence));
   const cpu::Element element = element_of(logits, "logits");
   const int64_t members = logits.size(0), samples = logits.size(1), classes = logits.size(2);
   STD_TORCH_CHECK(members > 0 && classes > 0, "logits: expected at least one member and one class, got [", members,
@@ -187,15 +193,17 @@ void fuse_elements(const void* dense, const void* origin, const void* values, co
   const Index* from = static_cast<const Index*>(origin);
   const T* pruned = static_cast<const T*>(values);
   T* to = static_cast<T*>(fused);
-  int segment = prunefuse::segment_of(segments, segment_count, begin);
-  for (int64_t i = begin; i < end; ++i) {
-    while (segment + 1 < segment_count && segments[segment + 1].begin <= i) ++segment;
-    if (from[i] >= 0)
-      to[i] = pruned[from[i]];
-    else if (segments[segment].law == prunefuse::Law::keep)
-      to[i] = kept[i];
-    else
-      to[i] = T::from_float(prunefuse::draw(segments[segment], 0.0f, static_cast<uint64_t>(i), seed));
+  constexpr int64_t kAtOnce = 1024;
+  float drawn[kAtOnce];
+  for (int64_t first = begin; first < end;) {
+    const int segment = prunefuse::segment_of(segments, segment_count, first);
+    const int64_t segment_end = segment + 1 < segment_count ? segments[segment + 1].begin : end;
+    const int64_t last = std::min({first + kAtOnce, segment_end, end});
+    const bool keep = segments[segment].law == prunefuse::Law::keep;
+    if (!keep) cpu::kernels().draw(segments[segment], static_cast<uint64_t>(first), last - first, seed, drawn);
+    for (int64_t i = first; i < last; ++i)
+      to[i] = from[i] >= 0 ? pruned[from[i]] : (keep ? kept[i] : T::from_float(drawn[i - first]));
+    first = last;
   }
 }
 

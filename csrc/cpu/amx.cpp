@@ -108,6 +108,7 @@ struct alignas(64) TileConfig {
 };
 
 inline void dots_of_tile(const uint16_t* rows, int64_t stride, const uint16_t* block, int64_t steps, float* tile) {
+  asm volatile("" : : : "memory");  // the compiler does not know that tiles are loaded from what it has stored
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -140,6 +141,8 @@ inline int64_t fold_bfloat16(const Fold& job, int64_t begin, int64_t end, void* 
   const int64_t blocks = (centers.count + kPanel - 1) / kPanel;
   const uint16_t* tiles = static_cast<const uint16_t*>(centers.shifted);
   const TileConfig config;
+  // The compiler does not know that the tile instructions read all of what they point to.
+  asm volatile("" : : "r"(&config) : "memory");
   _tile_loadconfig(&config);
   int64_t evaluated = 0;
   for (int64_t first = begin; first < end; first += kPanel) {

@@ -42,6 +42,8 @@ inline float squared_distance(const float* a, const float* b, int64_t width) {
   return total;
 }
 
+constexpr int64_t kColumnsTogether = 128;
+
 // Candidates lie in groups of kGroup, column by column: [groups][width][kGroup].
 inline Furthest approach(const float* points, int64_t groups, int64_t width, const float* center, float* values) {
   constexpr int kParts = kGroup / kWidth;
@@ -53,22 +55,28 @@ inline Furthest approach(const float* points, int64_t groups, int64_t width, con
   }
   for (int64_t group = 0; group < groups; ++group) {
     const float* columns = points + group * width * kGroup;
-    Floats sums[2][kParts] = {};
-    int64_t i = 0;
-    for (; i + 2 <= width; i += 2)
-      for (int odd = 0; odd < 2; ++odd)
+    // Blocks of columns are added up apart, so that wide rows lose no digits.
+    Floats totals[kParts] = {};
+    for (int64_t begin = 0; begin < width; begin += kColumnsTogether) {
+      const int64_t end = begin + kColumnsTogether < width ? begin + kColumnsTogether : width;
+      Floats sums[2][kParts] = {};
+      int64_t i = begin;
+      for (; i + 2 <= end; i += 2)
+        for (int odd = 0; odd < 2; ++odd)
+          for (int part = 0; part < kParts; ++part) {
+            const Floats d = load(columns + (i + odd) * kGroup + part * kWidth) - center[i + odd];
+            sums[odd][part] += d * d;
+          }
+      if (i < end)
         for (int part = 0; part < kParts; ++part) {
-          const Floats d = load(columns + (i + odd) * kGroup + part * kWidth) - center[i + odd];
-          sums[odd][part] += d * d;
+          const Floats d = load(columns + i * kGroup + part * kWidth) - center[i];
+          sums[0][part] += d * d;
         }
-    if (i < width)
-      for (int part = 0; part < kParts; ++part) {
-        const Floats d = load(columns + i * kGroup + part * kWidth) - center[i];
-        sums[0][part] += d * d;
-      }
+      for (int part = 0; part < kParts; ++part) totals[part] += sums[0][part] + sums[1][part];
+    }
     for (int part = 0; part < kParts; ++part) {
       float* value = values + group * kGroup + part * kWidth;
-      const Floats now = smaller(load(value), sums[0][part] + sums[1][part]);
+      const Floats now = smaller(load(value), totals[part]);
       store(value, now);
       const Ints better = now > best[part];
       best[part] = select(better, now, best[part]);

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "../core/fusing.h"
 #include "kernels.h"
 
 #ifdef TARGET
@@ -25,6 +26,7 @@ namespace prunefuse::cpu::INSTRUCTION_SET {
 #include "vector.h"
 #include "scoring.h"
 #include "filter.h"
+#include "drawing.h"
 // clang-format on
 
 }  // namespace prunefuse::cpu::INSTRUCTION_SET
@@ -48,7 +50,8 @@ _Pragma("GCC pop_options")
     namespace set = INSTRUCTION_SET;
     static const Kernels kernels = {
         NAME(INSTRUCTION_SET),  set::score,   set::score_committee, set::committee_scratch_bytes,
-        set::largest_magnitude, set::convert, set::approach,        set::squared_distance};
+        set::largest_magnitude, set::convert, set::approach,        set::squared_distance,
+        set::draw_entries};
     return SUPPORTED ? &kernels : nullptr;
   }
 

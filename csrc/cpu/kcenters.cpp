@@ -15,6 +15,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 namespace prunefuse::cpu {
@@ -75,6 +76,7 @@ class Selection {
     while (picked < k) {
       const int64_t accepted = pick_block(std::min(wanted, most_candidates()), k - picked, indices, radii, picked);
       ++report_.blocks;
+      if (accepted == 0) throw std::logic_error("k-centers: no row can be picked; the state does not fit its centers");
       if (accepted * 4 > wanted)
         wanted = std::min(2 * wanted, kMostCandidates);
       else if (accepted * 16 < wanted)
@@ -101,7 +103,7 @@ class Selection {
     float magnitude = 0.0f;
     for (float value : largest) magnitude = std::max(magnitude, value);
     if (magnitude == 0.0f || (magnitude >= 0x1p-30f && magnitude <= 0x1p30f)) return 1.0f;
-    return std::ldexp(1.0f, std::min(126, -std::ilogb(magnitude)));
+    return std::ldexp(1.0f, std::clamp(-std::ilogb(magnitude), -126, 126));
   }
 
   static constexpr int64_t kBlockOfRows = 4096;
@@ -127,13 +129,19 @@ class Selection {
     for (int64_t c = 0; c < width_; ++c) shift_[c] = static_cast<float>(sums[c] / std::max<int64_t>(samples, 1));
   }
 
+  // Of rows less the shift: far from the origin the mean itself would be rounded too much.
+  void shifted_row(int64_t row, float* to) const {
+    kernels().convert(row_at(row), element_, width_, scale_, to);
+    for (int64_t c = 0; c < width_; ++c) to[c] -= shift_[c];
+  }
+
   int64_t furthest_from_mean() {
     const int64_t blocks = (rows_ + kBlockOfRows - 1) / kBlockOfRows;
     std::vector<double> sums(static_cast<size_t>(blocks * width_), 0.0);
     over_blocks_of_rows([&](int64_t block, int64_t begin, int64_t end) {
       std::vector<float> row(width_);
       for (int64_t r = begin; r < end; ++r) {
-        kernels().convert(row_at(r), element_, width_, scale_, row.data());
+        shifted_row(r, row.data());
         for (int64_t c = 0; c < width_; ++c) sums[block * width_ + c] += row[c];
       }
     });
@@ -148,7 +156,7 @@ class Selection {
       std::vector<float> row(width_);
       best[block] = {-1.0f, begin};
       for (int64_t r = begin; r < end; ++r) {
-        kernels().convert(row_at(r), element_, width_, scale_, row.data());
+        shifted_row(r, row.data());
         const Candidate candidate = {kernels().squared_distance(row.data(), mean.data(), width_), r};
         if (goes_first(candidate, best[block])) best[block] = candidate;
       }
@@ -235,11 +243,7 @@ class Selection {
       values_[best.position] = -1.0f;
       best = kernels().approach(points_, groups_, width_, center.data(), values_.data());
     }
-    for (size_t i = 0; i < candidates_.size(); ++i) {
-      if (values_[i] < 0.0f) continue;
-      state_.bounds[candidates_[i].row] = values_[i];
-      state_.folded[candidates_[i].row] = static_cast<int32_t>(state_.centers_count);
-    }
+    // The values of the others are not kept: bounds come from folding alone, so that equal rows have equal bounds.
     return picked - before;
   }
 

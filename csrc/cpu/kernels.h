@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../core/fusing.h"
 #include "../core/kinds.h"
 
 namespace prunefuse::cpu {
@@ -58,6 +59,8 @@ struct Kernels {
   // lie in groups of kGroup, column by column: [groups, width, kGroup].
   Furthest (*approach)(const float* points, int64_t groups, int64_t width, const float* center, float* values);
   float (*squared_distance)(const float* a, const float* b, int64_t width);
+  // What the entries from `begin` of a segment are drawn as, by any law but keep.
+  void (*draw)(const Segment& segment, uint64_t begin, int64_t count, uint64_t seed, float* to);
 };
 
 // The products of a fold run in one of these; all of them give the same bounds.

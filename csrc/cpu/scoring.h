@@ -248,9 +248,12 @@ inline void score(const void* logits, Element element, int64_t rows, int64_t cla
 
 // ---- committees: one sample at a time, each member's row in turn; nothing of size members x classes is kept ----
 
+constexpr int64_t kMembersTogether = 32;
+
 struct CommitteeScratch {
   float* weights;  // [padded classes] e^(z - m) of one member
   float* mean;     // [padded classes] mean probability
+  float* recent;   // [padded classes] what the last few members add to it
   int32_t* votes;  // [classes], all zero between samples
   int32_t* voted;  // [members]
 };
@@ -258,7 +261,7 @@ struct CommitteeScratch {
 inline int64_t padded(int64_t count) { return (count + kWidth - 1) / kWidth * kWidth; }
 
 inline size_t committee_scratch_bytes(int64_t members, int64_t classes) {
-  return static_cast<size_t>(8 * padded(classes) + 4 * classes + 4 * members + 64);
+  return static_cast<size_t>(12 * padded(classes) + 4 * classes + 4 * members + 64);
 }
 
 // Adds one member's probabilities, each divided by the number of members, to the mean; false: the row has no score.
@@ -297,7 +300,7 @@ inline bool add_member(const T* row, int64_t classes, float share, CommitteeScra
   *entropy += __builtin_log(total) - total_shifted / total;
   const Floats scale = all(static_cast<float>(share / total));
   for (int64_t c = 0; c < classes; c += kWidth)
-    store(scratch.mean + c, load(scratch.mean + c) + scale * load(scratch.weights + c));
+    store(scratch.recent + c, load(scratch.recent + c) + scale * load(scratch.weights + c));
   return true;
 }
 
@@ -318,7 +321,10 @@ inline double entropy_of(const float* probabilities, int64_t classes) {
 template <class T>
 inline float score_sample(const T* logits, int64_t members, int64_t samples, int64_t classes, int64_t sample,
                           CommitteeKind kind, CommitteeScratch scratch) {
-  for (int64_t c = 0; c < classes; c += kWidth) store(scratch.mean + c, Floats{});
+  for (int64_t c = 0; c < classes; c += kWidth) {
+    store(scratch.mean + c, Floats{});
+    store(scratch.recent + c, Floats{});
+  }
   double entropies = 0.0;
   int64_t counted = 0;
   bool rankable = true;
@@ -327,6 +333,12 @@ inline float score_sample(const T* logits, int64_t members, int64_t samples, int
     int64_t vote = 0;
     rankable = add_member(logits + (member * samples + sample) * classes, classes, 1.0f / static_cast<float>(members),
                           scratch, &entropies, &vote);
+    // Equal terms would be rounded the same way every time: no sum takes in more than a few dozen.
+    if (member % kMembersTogether == kMembersTogether - 1 || member == members - 1)
+      for (int64_t c = 0; c < classes; c += kWidth) {
+        store(scratch.mean + c, load(scratch.mean + c) + load(scratch.recent + c));
+        store(scratch.recent + c, Floats{});
+      }
     if (rankable) {
       const int32_t votes = ++scratch.votes[vote];
       if (votes > most) most = votes;
@@ -360,13 +372,84 @@ inline float score_sample(const T* logits, int64_t members, int64_t samples, int
   }
 }
 
+// kWidth samples side by side, a sample per lane: for few classes.
+template <class T>
+inline void score_samples_of_few(const T* logits, int64_t members, int64_t samples, int64_t classes, int64_t sample,
+                                 int64_t count, CommitteeKind kind, float* scores) {
+  Floats columns[kTransposed], mean[kTransposed], recent_mean[kTransposed], votes[kTransposed];
+  for (int64_t c = 0; c < classes; ++c) mean[c] = recent_mean[c] = votes[c] = Floats{};
+  Floats entropies = Floats{}, recent = Floats{};
+  Ints rankable = Ints{} == Ints{};
+  const float share = 1.0f / static_cast<float>(members);
+  for (int64_t member = 0; member < members; ++member) {
+    transpose(logits + (member * samples + sample) * classes, count, classes, columns);
+    Floats top = columns[0];
+    for (int64_t c = 1; c < classes; ++c) top = larger(columns[c], top);
+    Ints undecided = Ints{} == Ints{};
+    Floats total = Floats{}, shifted = Floats{};
+    for (int64_t c = 0; c < classes; ++c) {
+      const Floats z = columns[c];
+      const Ints votes_here = (z == top) & undecided;
+      undecided &= ~votes_here;
+      votes[c] += select(votes_here, all(1.0f), Floats{});
+      const Floats difference = clamp_exponent(z - top);
+      const Floats weight = select(z == -INFINITY, Floats{}, exp_of_clamped(difference));
+      columns[c] = weight;
+      total += weight;
+      shifted += difference * weight;
+    }
+    // NaN and infinities anywhere in a row have made its total NaN.
+    rankable &= total > 0.0f;
+    recent += log_positive(total) - shifted / total;
+    const Floats scale = share / total;
+    for (int64_t c = 0; c < classes; ++c) recent_mean[c] += columns[c] * scale;
+    if (member % kMembersTogether == kMembersTogether - 1 || member == members - 1) {
+      entropies += recent;
+      recent = Floats{};
+      for (int64_t c = 0; c < classes; ++c) {
+        mean[c] += recent_mean[c];
+        recent_mean[c] = Floats{};
+      }
+    }
+  }
+  Floats result = Floats{};
+  if (kind == CommitteeKind::variation_ratio) {
+    for (int64_t c = 0; c < classes; ++c) result = larger(result, votes[c]);
+    result = 1.0f - result / static_cast<float>(members);
+  } else if (kind == CommitteeKind::mean_least_confidence) {
+    Floats top = mean[0];
+    for (int64_t c = 1; c < classes; ++c) {  // all but the largest, added up
+      result += smaller(mean[c], top);
+      top = larger(mean[c], top);
+    }
+  } else {
+    for (int64_t c = 0; c < classes; ++c) {
+      const Floats p = mean[c];
+      result -= select(p > 1.2e-38f, p * log_positive(larger(p, all(1.2e-38f))), Floats{});
+    }
+    if (kind == CommitteeKind::bald) result -= entropies * share;
+    result = larger(result, Floats{});
+  }
+  result = select(rankable, result, all(NAN));
+  float lanes[kWidth];
+  store(lanes, result);
+  for (int64_t lane = 0; lane < count; ++lane) scores[sample + lane] = lanes[lane];
+}
+
 template <class T>
 inline void score_samples(const T* logits, int64_t members, int64_t samples, int64_t classes, int64_t begin,
                           int64_t end, CommitteeKind kind, float* scores, void* memory) {
+  if (classes <= kTransposed) {
+    for (int64_t sample = begin; sample < end; sample += kWidth)
+      score_samples_of_few(logits, members, samples, classes, sample, end - sample < kWidth ? end - sample : kWidth,
+                           kind, scores);
+    return;
+  }
   CommitteeScratch scratch;
   scratch.weights = static_cast<float*>(memory);
   scratch.mean = scratch.weights + padded(classes);
-  scratch.votes = reinterpret_cast<int32_t*>(scratch.mean + padded(classes));
+  scratch.recent = scratch.mean + padded(classes);
+  scratch.votes = reinterpret_cast<int32_t*>(scratch.recent + padded(classes));
   scratch.voted = scratch.votes + classes;
   for (int64_t c = 0; c < classes; ++c) scratch.votes[c] = 0;
   for (int64_t sample = begin; sample < end; ++sample)

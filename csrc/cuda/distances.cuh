@@ -21,7 +21,7 @@ HOST_DEVICE float scale_for(uint32_t bits_of_largest) {
   const float largest = same_bits<float>(bits_of_largest);
   if (largest == 0.0f || (largest >= 0x1p-30f && largest <= 0x1p30f)) return 1.0f;
   const int exponent = static_cast<int>(bits_of_largest >> 23) - 127;
-  if (exponent == 127) return 0x1p-127f;
+  if (exponent == 127) return 0x1p-126f;
   return same_bits<float>(static_cast<uint32_t>((exponent < -126 ? 126 : -exponent) + 127) << 23);
 }
 

@@ -45,7 +45,8 @@ def fuse_flat(
         raise ValueError(f"origin: expected int64 or int32 [{len(dense)}], got {origin.dtype} {tuple(origin.shape)}")
     if values.ndim != 1 or values.dtype != dense.dtype:
         raise ValueError(f"values: expected {dense.dtype} [V], got {values.dtype} {tuple(values.shape)}")
-    if len(origin) and not -1 <= int(origin.min()) <= int(origin.max()) < len(values):
+    compiling = torch.compiler.is_compiling()  # values are not known before the graph runs
+    if not compiling and len(origin) and not -1 <= int(origin.min()) <= int(origin.max()) < len(values):
         raise ValueError(
             f"origin: expected positions from -1 to {len(values) - 1}, got {int(origin.min())} to {int(origin.max())}"
         )
@@ -54,9 +55,7 @@ def fuse_flat(
         count == 0
         or (begins.dtype, laws.dtype, parameters.dtype) != (torch.int64, torch.int32, torch.float32)
         or (laws.shape, parameters.shape) != ((count,), (count, 2))
-        or int(begins[0]) != 0
-        or bool((begins.diff() < 0).any())
-        or bool(((laws < 0) | (laws >= len(LAWS))).any())
+        or not (compiling or _are_segments(begins, laws))
     ):
         raise ValueError(
             "segments: expected ascending begins int64 [S] from 0, laws int32 [S] from 0 to 3 and parameters float32 "
@@ -68,3 +67,8 @@ def fuse_flat(
     compute = operators.fuse_flat if has_kernels(dense) else reference.fuse_flat
     begins, laws, parameters = (part.to(dense.device) for part in (begins, laws, parameters))
     return compute(dense.detach(), origin, values.detach(), begins, laws, parameters, seed)
+
+
+def _are_segments(begins: Tensor, laws: Tensor) -> bool:
+    ascending = int(begins[0]) == 0 and not bool((begins.diff() < 0).any())
+    return ascending and not bool(((laws < 0) | (laws >= len(LAWS))).any())

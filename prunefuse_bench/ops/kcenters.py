@@ -26,15 +26,16 @@ def greedy_kcenters(
     point furthest from the mean.
 
     Args:
-        features: float [N, D], compared by Euclidean distance. float32 and bfloat16 are taken as they are; others are
-            converted to float32.
+        features: float [N, D], compared by Euclidean distance. Contiguous float32 and bfloat16 are taken as they are,
+            others are copied as float32. Distances below 1e-18 of the largest magnitude may count as zero.
         k: picks, from 0 to the number of points that are not initial centers.
         initial: int64 [M], distinct rows that are centers already; None or empty for none.
         first: the first pick, if there is no initial center.
 
     Returns:
         (indices, radii): int64 [k] in the order of picking, and float32 [k], the distance of each pick to its nearest
-        center at that moment (infinite for a pick without any center). Memory beyond the features is O(N).
+        center at that moment (infinite for a pick without any center). Memory beyond the features, and the copy if
+        there must be one, is O(N).
 
     Raises:
         NotRankable: a feature is NaN or infinite.
@@ -46,7 +47,7 @@ def greedy_kcenters(
 class GreedyKCenters:
     """A selection by greedy k-centers that can stop and go on.
 
-    ``pick(a)`` and then ``pick(b)`` give what ``pick(a + b)`` gives.
+    ``pick(a)`` and then ``pick(b)`` give what ``pick(a + b)`` gives, but for the last digit of radii.
 
     Example:
         >>> selection = GreedyKCenters(torch.arange(11.0)[:, None], torch.tensor([0]))
@@ -60,10 +61,11 @@ class GreedyKCenters:
         """As for :func:`greedy_kcenters`; the features must not change afterwards."""
         expect_floats(features, "features [N, D]", 2)
         expect_one_device(features=features, initial=initial)
-        _refuse_unfit(features)
+        features = features.detach()
         if features.dtype not in {torch.float32, torch.bfloat16}:
             features = features.float()
-        self._features = features.detach().contiguous()
+        _refuse_unfit(features)
+        self._features = features.contiguous()
         self._centers = _checked_centers(initial, features)
         self._bounds = torch.full((len(features),), torch.inf, device=features.device)
         self._folded = torch.zeros(len(features), dtype=torch.int32, device=features.device)
@@ -97,8 +99,14 @@ class GreedyKCenters:
         return torch.cat([before, indices]), torch.cat([torch.full_like(before, torch.inf, dtype=radii.dtype), radii])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is needed to go on later from the same features."""
-        return {"centers": self._centers, "bounds": self._bounds, "folded": self._folded}
+        """What is needed to go on later from the same features; later picks do not change it."""
+        first = torch.tensor([] if self._first is None else [self._first], dtype=torch.int64)
+        return {
+            "centers": self._centers,
+            "bounds": self._bounds.clone(),
+            "folded": self._folded.clone(),
+            "first": first,
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state of a selection over the same features."""
@@ -108,10 +116,17 @@ class GreedyKCenters:
                 f"state: expected bounds of {len(self._features)} points, got {len(state['bounds'])}; "
                 "it belongs to other features"
             )
-        self._centers = _checked_centers(state["centers"].to(device), self._features)
-        self._bounds = state["bounds"].to(device, torch.float32, copy=True)
-        self._folded = state["folded"].to(device, torch.int32, copy=True)
-        self._first = None
+        centers = _checked_centers(state["centers"].to(device), self._features)
+        bounds = state["bounds"].to(device, torch.float32, copy=True)
+        folded = state["folded"].to(device, torch.int32, copy=True)
+        no_center = torch.ones_like(bounds, dtype=torch.bool)
+        no_center[centers] = False
+        if len(folded) and not 0 <= int(folded.min()) <= int(folded.max()) <= len(centers):
+            raise ValueError(f"state: expected folded from 0 to its {len(centers)} centers, got up to {folded.max()}")
+        if bool((no_center & ~(bounds >= 0)).any()):
+            raise ValueError("state: expected bounds of 0 or more for every point that is no center; it is damaged")
+        self._centers, self._bounds, self._folded = centers, bounds, folded
+        self._first = int(state["first"][0]) if len(state["first"]) else None
 
 
 def _refuse_unfit(features: Tensor) -> None:
@@ -126,6 +141,8 @@ def _checked_centers(initial: Tensor | None, features: Tensor) -> Tensor:
         return torch.empty(0, dtype=torch.int64, device=features.device)
     if initial.ndim != 1 or initial.dtype != torch.int64:
         raise ValueError(f"initial: expected int64 [M], got {initial.dtype} {tuple(initial.shape)}")
+    if torch.compiler.is_compiling():
+        return initial  # what the rows are is not known before the graph runs; the operator checks their range
     if len(initial) and (int(initial.min()) < 0 or int(initial.max()) >= len(features)):
         raise ValueError(
             f"initial: expected rows from 0 to {len(features) - 1}, got {int(initial.min())} to {int(initial.max())}"

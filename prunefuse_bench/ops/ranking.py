@@ -82,8 +82,9 @@ class TopK:
                 f"scores: expected {self._scores[0].dtype} on {self._scores[0].device} like the batches before, "
                 f"got {scores.dtype} on {scores.device}"
             )
-        self._scores.append(scores.detach())
-        self._indices.append(indices)
+        # Copies: the caller may fill the same tensor with the next batch.
+        self._scores.append(scores.detach().clone())
+        self._indices.append(indices.clone())
         self._waiting += len(scores)
         if self._waiting > 2 * self.k:  # each sample is looked at a bounded number of times
             self._reduce()

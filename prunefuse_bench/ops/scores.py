@@ -103,7 +103,8 @@ def score_head(features: Tensor, weight: Tensor, bias: Tensor | None, kind: Scor
         raise ValueError(f"bias: expected float [{weight.shape[0]}], got {bias.dtype} {tuple(bias.shape)}")
     bias = None if bias is None else bias.detach()
     if _compiled(features) and torch.float64 not in {weight.dtype, None if bias is None else bias.dtype}:
-        scores = operators.score_head(features.detach(), weight.detach(), bias, number)
+        with torch.autocast(features.device.type, enabled=False):  # it would round the products
+            scores = operators.score_head(features.detach(), weight.detach(), bias, number)
     else:
         scores = reference.score_head(features.detach(), weight.detach(), bias, kind)
     refuse_nan(scores, "logits of the head", _UNRANKABLE)
