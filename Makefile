@@ -17,7 +17,7 @@ test: $(INSTALLED) lint
 # Proofs that take minutes: 200,000 points, peaks of memory, thread sanitizer, an ARM processor under qemu (needs the
 # packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
 proofs: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -rs
 
 # The CUDA kernels on a GPU; every test is skipped where there is none.
 gpu: $(INSTALLED)

@@ -45,17 +45,16 @@ def fuse(dense: nn.Module, pruned: PrunedNetwork, *, rest: Rest = "reinit", seed
     if rest not in get_args(Rest):
         raise ValueError(f"rest: expected one of {', '.join(get_args(Rest))}, got {rest!r}")
     fused = copy.deepcopy(dense)
-    pruned_state = pruned.model.state_dict()
-    if pruned_state.keys() != fused.state_dict().keys():
-        odd = sorted(pruned_state.keys() ^ fused.state_dict().keys())[0]
+    pruned_state, dense_state = pruned.model.state_dict(), fused.state_dict()
+    if pruned_state.keys() != dense_state.keys():
+        odd = sorted(pruned_state.keys() ^ dense_state.keys())[0]
         raise ValueError(f"the pruned network does not come from this dense network: only one of them has {odd!r}")
     laws = _laws_of_the_rest(fused, rest)
-    drawn = {name for name, tensor in fused.state_dict().items() if tensor.is_floating_point()}
+    drawn = {name for name, tensor in dense_state.items() if tensor.is_floating_point()}
     if rest == "reinit" and not drawn <= laws.keys():
         # Some layers draw in ways that are no Law: they are drawn on the host, and what they drew is kept.
         with seeded(seed, "reinit"):
             reinitialise(fused)
-    dense_state = fused.state_dict()
     for name, index in pruned.index_map.items():
         _check_fit(name, dense_state[name], index, pruned_state[name])
     for dtype in {tensor.dtype for tensor in dense_state.values()}:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ from torch import Tensor
 
 from prunefuse_bench import ops
 from prunefuse_bench.ops import NotRankable, reference
+
+REAL_IMAGES = "PRUNEFUSE_BENCH_CIFAR10_JPEG"
+REAL_CACHE = os.environ.get("PRUNEFUSE_BENCH_CACHE")  # before the fixture that gives every test its own
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -44,6 +50,23 @@ def test_two_hundred_thousand_points(name: str) -> None:
     initial = torch.arange(0, len(features), 500)
     indices, radii = ops.greedy_kcenters(features, 300, initial)
     assert_valid(features, indices, radii, initial)
+
+
+@pytest.mark.slow
+def test_what_a_trained_network_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-10 (JPEG) through a ResNet-20, if the images are at hand."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    real_features = importlib.import_module("real_features")
+    if REAL_IMAGES not in os.environ:
+        pytest.skip(f"set {REAL_IMAGES} to the folder or .zip of CIFAR-10 (JPEG)")
+    if REAL_CACHE is not None:
+        monkeypatch.setenv("PRUNEFUSE_BENCH_CACHE", REAL_CACHE)
+    _, features = real_features.cifar10_features()
+    assert features.shape == (50_000, 64)
+    for rows in (features, features.bfloat16()):
+        initial = torch.arange(0, 50_000, 50)
+        indices, radii = ops.greedy_kcenters(rows, 1_000, initial)
+        assert_valid(rows, indices, radii, initial)
 
 
 def test_all_points_can_be_picked() -> None:
