@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/* tests/emulator/*.cpp tests/emulator/*.h \
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.[ch]* tests/emulator/*.cpp tests/emulator/*.h \
 	  tests/emulator/*/*.h tests/portable/*.cpp)
 
 # Measures; takes minutes and wants the machine to itself.

@@ -36,10 +36,6 @@ HOST_DEVICE float draw_with(const Segment& segment, float kept, Uniform uniform)
   }
 }
 
-HOST_DEVICE float draw(const Segment& segment, float kept, uint64_t position, uint64_t seed) {
-  return draw_with(segment, kept, [=] { return uniform_at(position, seed); });
-}
-
 // The segment that holds `position`, by bisection.
 HOST_DEVICE int segment_of(const Segment* segments, int count, int64_t position) {
   int low = 0, high = count;  // segments[low].begin <= position < segments[high].begin

@@ -70,8 +70,6 @@ struct Prediction {
   // Nothing but -inf has no prediction either.
   HOST_DEVICE bool has_no_score() const { return unrankable || !(top1 > -INFINITY); }
 
-  HOST_DEVICE float log_sum_exp_above_top() const { return log1pf(others); }
-
   HOST_DEVICE float entropy() const {
     const float value = log1pf(others) - shifted / (1.0f + others);
     return value > 0.0f ? value : 0.0f;

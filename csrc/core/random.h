@@ -31,11 +31,6 @@ HOST_DEVICE FourWords philox(uint64_t counter, uint64_t seed) {
 // Uniform in (0, 1), one of 2^23 equally spaced values: the odd multiples of 2^-24, all of which a float holds exactly.
 HOST_DEVICE float uniform_of(uint32_t word) { return fmaf(static_cast<float>(word >> 9), 0x1p-23f, 0x1p-24f); }
 
-// The one at a position of the stream that the seed names; four neighbours share a call of philox.
-HOST_DEVICE float uniform_at(uint64_t position, uint64_t seed) {
-  return uniform_of(philox(position >> 2, seed).word[position & 3]);
-}
-
 // Natural logarithm of a positive normal number, to about 2e-7 relative of the result, or 1e-8 absolute near 1.
 HOST_DEVICE float portable_log(float x) {
   const uint32_t bits = same_bits<uint32_t>(x);

@@ -41,7 +41,6 @@ struct Fold {
   const int64_t* rows;  // which rows; null for all
   float* bounds;        // by row
   const CenterPanels* centers;
-  int64_t evaluated = 0;  // distances that the filter could not rule out
 };
 
 struct Kernels {
