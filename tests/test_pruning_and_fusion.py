@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prunefuse_bench import PrunedNetwork, fuse, prune
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.fusion import Rest
+from prunefuse_bench.initialisation import initial_laws
 from prunefuse_bench.models import MODELS, build_model, count_parameters
 from prunefuse_bench.pruning import gather, replay_pruning
 
@@ -187,3 +188,37 @@ def test_fusing_into_another_network_names_what_does_not_fit() -> None:
         fuse(dense_network("resnet8", width=0.5), pruned)
     with pytest.raises(ValueError, match="rest: expected one of reinit, retain, zero"):
         fuse(dense_network(), pruned, rest="nothing")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_a_network_says_the_laws_that_it_draws_from(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_model(name, num_classes=10, in_channels=3)
+    laws = initial_laws(network)
+    for key, value in network.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        law = laws[key]
+        if law.kind == "constant":
+            assert bool((value == law.a).all()), key
+        elif value.numel() > 200:
+            deviation = (law.b - law.a) / 12**0.5 if law.kind == "uniform" else law.b
+            assert value.std().item() == pytest.approx(deviation, rel=0.15), key
+            if law.kind == "uniform":
+                assert law.a <= value.min() <= value.max() <= law.b, key
+            else:
+                assert value.mean().item() == pytest.approx(law.a, abs=0.2 * law.b), key
+
+
+def test_layers_without_a_law_are_drawn_by_torch() -> None:
+    dense = nn.Sequential(nn.Conv2d(1, 8, 3), nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    assert "1.weight" not in initial_laws(dense)
+    dense[1].weight.data.fill_(7.0)
+    pruned = prune(dense, torch.zeros(1, 1, 8, 8), 0.5)
+    fused = fuse(dense, pruned, seed=2).state_dict()
+    again = fuse(dense, pruned, seed=2).state_dict()
+    assert all(torch.equal(fused[key], again[key]) for key in fused)
+    mask = torch.ones(8, dtype=torch.bool)
+    mask[pruned.index_map["0.bias"]] = False
+    assert not torch.equal(fused["0.bias"][mask], dense.state_dict()["0.bias"][mask])
+    assert fused["1.weight"].item() == 7.0  # the only slope belongs to the pruned network
