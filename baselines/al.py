@@ -1,4 +1,4 @@
-"""Active learning with the target network itself (the paper's baseline AL)."""
+"""Active learning with the target network itself (the paper's baseline AL), by one prediction per sample."""
 
 from prunefuse_bench.recipe import Recipe, Target, TrainedSelector, method
 
@@ -7,3 +7,9 @@ from prunefuse_bench.recipe import Recipe, Target, TrainedSelector, method
 def al(acquisition: str = "least_confidence") -> Recipe:
     """The target selects for itself: retrained from scratch every round, and then it is the target."""
     return Recipe("al", proxy=Target(), acquisition=acquisition, target_start=TrainedSelector())
+
+
+@method("margin", source="Scheffer, Decomain and Wrobel 2001; not in the paper")
+def margin() -> Recipe:
+    """As al, by the gap between the two most likely classes."""
+    return Recipe("margin", proxy=Target(), acquisition="margin", target_start=TrainedSelector())

@@ -54,13 +54,17 @@ class _Spec(pydantic.BaseModel):
 
 
 class DatasetSpec(_Spec):
-    """Which images; which settings mean something depends on the data set. ``title`` is how tables name it."""
+    """Which images; which settings mean something depends on the data set. ``title`` is how tables name it.
+
+    ``train_size``: a pool of so many of the training images, the same share of every class, always the same ones.
+    """
 
     where = "task.dataset"
     name: str = "digits"
     path: Path | None = None
     title: str | None = None
     resize: Annotated[int, Field(ge=4, le=4096)] | None = None
+    train_size: Annotated[int, Field(ge=2)] | None = None
     channels: Literal[1, 3] = 3
 
 
@@ -149,7 +153,7 @@ class Suite(_Spec):
     where = "the suite"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     description: str = ""
-    protocol: Literal["active_learning"] = "active_learning"
+    protocol: Literal["active_learning", "coreset"] = "active_learning"
     task: TaskSpec = TaskSpec()
     recipes: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)

@@ -1,4 +1,4 @@
-"""The protocol as plain code: Algorithm 1 of the paper, line by line, whatever the recipe."""
+"""The protocols as plain code, whatever the recipe: Algorithm 1 of the paper, line by line, and coreset selection."""
 
 from __future__ import annotations
 
@@ -8,21 +8,44 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from prunefuse_bench.acquisition import Needs, Opinions
+from prunefuse_bench.acquisition import Choice, Needs, Opinions
 from prunefuse_bench.cost import Ledger, StageCost
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
+from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
 from prunefuse_bench.pruning import Network, PruningStep, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
-from prunefuse_bench.recipe import Recipe, Start
-from prunefuse_bench.training import Diverged, Evaluation, Fit, TrainingRecipe, evaluate, fit
+from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained
+from prunefuse_bench.training import (
+    Diverged,
+    Evaluation,
+    Fit,
+    History,
+    HistoryRecorder,
+    SnapshotRecorder,
+    TrainingRecipe,
+    evaluate,
+    fit,
+)
 
-__all__ = ["Cell", "Checkpoint", "Outcome", "Progress", "Round", "SavedSelector", "Task", "Trained", "active_learning"]
+__all__ = [
+    "PROTOCOL_LOOPS",
+    "Cell",
+    "Checkpoint",
+    "Outcome",
+    "Progress",
+    "Round",
+    "SavedSelector",
+    "SelectorShelf",
+    "Task",
+    "active_learning",
+    "coreset",
+]
 
 
 class Progress(Protocol):
@@ -55,14 +78,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network and the training run that made it."""
-
-    network: Network
-    fit: Fit
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a trained network does on the test set, after its last epoch."""
 
@@ -83,6 +98,7 @@ class Round:
         selector_outcome: how it does.
         target_outcome: how the target does that was trained on the labeled set; None if this budget is not reported.
         stages: cost by stage.
+        tied: how many of the query were drawn by lot among equal scores; None for a random start.
     """
 
     number: int
@@ -92,6 +108,7 @@ class Round:
     selector_outcome: Outcome | None
     target_outcome: Outcome | None
     stages: dict[str, StageCost]
+    tied: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +119,14 @@ class SavedSelector:
         state: its parameters and buffers.
         history: the pruning steps that made its structure; None if it was not pruned.
         fit: the training run that made it.
+        snapshots, training_history: what its training left behind, see :class:`prunefuse_bench.recipe.Trained`.
     """
 
     state: Mapping[str, Tensor]
     history: tuple[PruningStep, ...] | None
     fit: Fit
+    snapshots: tuple[Mapping[str, Tensor], ...] = ()
+    training_history: History | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,16 @@ class Checkpoint:
     number: int
     queries: tuple[Tensor, ...]
     selector: SavedSelector | None
+
+
+class SelectorShelf(Protocol):
+    """Where trained selectors wait for other cells that would train the very same one."""
+
+    def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, StageCost] | None:
+        """The selector that was trained by these settings, and what its training took."""
+
+    def put(self, settings: Mapping[str, Any], selector: Trained, cost: StageCost) -> None:
+        """Keep a selector."""
 
 
 def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
@@ -133,36 +163,72 @@ def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Rou
     target = cell.new_target()  # line 1
     untrained = cell.new_selector(target)  # line 2
     if after is None:
-        query = cell.random_start()
-        labeled = cell.pool.label(query)  # line 4
+        start = cell.random_start()
+        labeled = cell.pool.label(start)  # line 4
         selector = cell.train_selector(untrained, labeled, 0)  # line 3
-        yield cell.close_round(0, query, target, selector, labeled)
+        yield cell.close_round(0, start, target, selector, labeled)
     else:
         labeled = cell.label_again(after.queries)
         selector = cell.restore_selector(after.selector, target, untrained)
         cell.ledger.close_round()  # what it took to get here is on record already
     for r, k in cell.rounds(after):  # line 5
-        query = cell.choose(k, selector, r)  # line 6
-        labeled = cell.pool.label(query)  # lines 7 and 8
+        opinions = cell.ask(selector, cell.pool.unlabeled, cell.pool.labeled, r)
+        query = cell.choose(k, opinions)  # line 6
+        labeled = cell.pool.label(query.indices)  # lines 7 and 8
         if not cell.syncs_at(r):  # line 9
-            selector = cell.train_selector(untrained, labeled, r)  # line 10
+            selector = cell.train_selector(untrained, labeled, r) if cell.needs_selector_after(r) else None  # line 10
         else:  # line 11
             fused = cell.train_target(target, selector, labeled, r, stage="sync")  # line 12
             selector = cell.train_selector(cell.new_selector(fused.network.model), labeled, r)  # line 13
-        yield cell.close_round(r, query, target, selector, labeled)  # lines 14 and 15
+        yield cell.close_round(r, query.indices, target, selector, labeled, query.tied)  # lines 14 and 15
+
+
+def coreset(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
+    """Coreset selection (paper, sections 4.2 and 9.13): train the selector on the whole pool, score, pick once.
+
+    Each budget is picked anew from the whole pool by the same selector; it is a round of its own, so that a run can be
+    resumed between budgets.
+
+    Args and errors as for :func:`active_learning`.
+    """
+    target = cell.new_target()
+    untrained = cell.new_selector(target)
+    if after is None:
+        selector = cell.train_shared_selector(untrained, cell.pool.everything, target)
+    else:
+        selector = cell.restore_selector(after.selector, target, untrained)
+        cell.ledger.close_round()
+    done = after.number + 1 if after else 0
+    opinions = cell.ask(selector, cell.pool.everything.indices, None, 0) if done < len(cell.task.label_counts) else None
+    for number, budget in list(enumerate(cell.task.label_counts))[done:]:
+        assert opinions is not None
+        pick = cell.choose(budget, cell.draws_for(opinions, number))
+        chosen = cell.pool.take(pick.indices)
+        yield cell.close_round(number, pick.indices, target, selector, chosen, pick.tied)
+
+
+PROTOCOL_LOOPS: dict[ProtocolName, Any] = {"active_learning": active_learning, "coreset": coreset}
+"""The loop of each protocol: (cell, after) -> rounds."""
 
 
 class Cell:
-    """One (task, recipe, seed) at work: the pool, the ledger, and the steps of Algorithm 1.
+    """One (task, recipe, seed) at work: the pool, the ledger, and the steps of the protocols.
 
     Every draw depends on the seed and the purpose alone, so methods of one seed share the initial labels, the initial
     weights of the target and the order of the batches, and a resumed run draws what an uninterrupted one does.
     """
 
     def __init__(
-        self, task: Task, recipe: Recipe, seed: int, progress: Progress = lambda stage, done, total: None
+        self,
+        task: Task,
+        recipe: Recipe,
+        seed: int,
+        progress: Progress = lambda stage, done, total: None,
+        shelf: SelectorShelf | None = None,
     ) -> None:
-        self.task, self.recipe, self.seed, self.progress = task, recipe, seed, progress
+        self.task, self.recipe, self.seed, self.progress, self.shelf = task, recipe, seed, progress, shelf
+        own = recipe.own_training
+        self.training = own.apply(task.training) if own else task.training
         self.pool = Pool(task.dataset.train_images, task.dataset.train_labels, task.device)
         self.test_images = task.dataset.test_images.to(task.device)
         self.test_labels = task.dataset.test_labels.to(task.device)
@@ -185,7 +251,7 @@ class Cell:
         if not self.recipe.uses_selector:
             return None
         with self.ledger.stage("prune"):
-            return self.recipe.proxy.start(target, self.example_input)
+            return self.recipe.proxy.start(target, self.example_input, derive_seed(self.seed, "proxy"))
 
     def random_start(self) -> Tensor:
         """The first labels: uniformly at random, the same for every method of this seed; int64 [k]."""
@@ -210,7 +276,8 @@ class Cell:
         model = copy.deepcopy(network.model)
         model.to(memory_format=torch.channels_last)  # as training leaves it
         model.load_state_dict(dict(saved.state))
-        return Trained(dataclasses.replace(network, model=model.eval()), saved.fit)
+        network = dataclasses.replace(network, model=model.eval())
+        return Trained(network, saved.fit, saved.snapshots, saved.training_history)
 
     def rounds(self, after: Checkpoint | None) -> Iterator[tuple[int, int]]:
         """(r, k): each round still to do, and how many labels it asks for."""
@@ -222,29 +289,84 @@ class Cell:
         """Whether the selector is made anew from the fused network in this round (T_sync)."""
         return self.recipe.sync_every > 0 and number % self.recipe.sync_every == 0
 
-    def choose(self, k: int, selector: Trained | None, number: int) -> Tensor:
-        """The k samples of the unlabeled pool to label; int64 [k], first choice first."""
+    def needs_selector_after(self, number: int) -> bool:
+        """Whether a later round, or the target, asks for the selector that is trained in this round."""
+        return number + 1 < len(self.task.label_counts) or self.recipe.target_start.needs_selector
+
+    def ask(self, selector: Trained | None, candidates: Tensor, labeled: LabeledSet | None, number: int) -> Opinions:
+        """What the acquisition needs to know about the candidates, int64 [N], positions in the pool.
+
+        ``labeled``: what is labeled already; None in the coreset protocol, which then also tells labels and history.
+        """
         acquisition = self.recipe.find_acquisition()
-        unlabeled, draws = self.pool.unlabeled, generator(self.seed, "acquisition", number)
-        opinions = Opinions(unlabeled, draws)
-        if selector is not None and acquisition.needs != Needs.NOTHING:
+        draws = generator(self.seed, "acquisition", number)
+        opinions = Opinions(candidates, draws)
+        if selector is not None and acquisition.needs & self.recipe.committee.provides:
             with self.ledger.stage("selector/infer") as cost:
-                opinions = self.recipe.committee.ask(
-                    selector.network,
-                    self.pool,
-                    acquisition.needs,
-                    self.task.training,
-                    draws,
-                    functools.partial(self.progress, "selector/infer"),
+                question = Question(
+                    indices=candidates,
+                    images=self.pool.images[candidates.to(self.pool.images.device)],
+                    labeled_images=labeled.images if labeled else self.pool.images[:0],
+                    needs=acquisition.needs,
+                    training=self.training,
+                    generator=draws,
+                    seed=derive_seed(self.seed, "committee", number),
+                    progress=functools.partial(self.progress, "selector/infer"),
                 )
-                cost.samples += len(unlabeled) + (len(self.pool.labeled) if Needs.FEATURES in acquisition.needs else 0)
+                opinions = self.recipe.committee.ask(selector, question)
+                cost.samples += self.recipe.committee.passes * len(candidates)
+                if labeled is not None and Needs.LABELED in acquisition.needs:
+                    cost.samples += len(labeled)
+        if labeled is None:
+            labels = self.pool.everything.labels if Needs.LABELS in acquisition.needs else None
+            history = selector.history if selector and Needs.HISTORY in acquisition.needs else None
+            opinions = dataclasses.replace(opinions, labels=labels, history=history)
+        return opinions
+
+    def draws_for(self, opinions: Opinions, number: int) -> Opinions:
+        """The same opinions with the draws of one budget, whatever was drawn for the budgets before."""
+        return dataclasses.replace(opinions, generator=generator(self.seed, "acquisition", number))
+
+    def choose(self, k: int, opinions: Opinions) -> Choice:
+        """The k candidates to label (Algorithm 1, line 6); CellFailed names the method if it chooses wrongly."""
         with self.ledger.stage("selector/rank") as cost:
-            cost.samples += len(unlabeled)
-            return acquisition.choose(k, opinions)
+            cost.samples += len(opinions)
+            try:
+                return self.recipe.find_acquisition().choose(k, opinions, dict(self.recipe.options))
+            except CellFailed as error:
+                raise CellFailed(f"method {self.recipe.label!r}: {error}") from error
 
     def train_selector(self, start: Network | None, labeled: LabeledSet, number: int) -> Trained | None:
         """The selector, trained from ``start`` (not changed)."""
         return None if start is None else self._train(start, labeled, number, "selector/train")
+
+    def train_shared_selector(self, start: Network | None, labeled: LabeledSet, target: nn.Module) -> Trained | None:
+        """As :meth:`train_selector`, unless another cell of the run has trained the very same selector.
+
+        Its training is charged to this cell as it was measured then: on its own the method would have to pay it.
+        """
+        if start is None:
+            return None
+        settings = self._selector_settings()
+        if self.shelf and (found := self.shelf.get(settings)):
+            saved, cost = found
+            self.ledger.charge("selector/train", cost)
+            return self.restore_selector(saved, target, start)
+        trained = self._train(start, labeled, 0, "selector/train", record_history=True)
+        if self.shelf:
+            self.shelf.put(settings, trained, self.ledger.spent("selector/train"))
+        return trained
+
+    def _selector_settings(self) -> dict[str, Any]:
+        """All that tells one selector of a run from another in the coreset protocol; a run has one task."""
+        committee = self.recipe.committee
+        return {
+            "proxy": self.recipe.settings()["proxy"],
+            "head_dropout": committee.head_dropout,
+            "snapshot_times": list(committee.snapshot_times),
+            "training": dataclasses.asdict(self.training),
+            "seed": self.seed,
+        }
 
     def train_target(
         self, target: nn.Module, selector: Trained | None, labeled: LabeledSet, number: int, stage: str = "target"
@@ -259,7 +381,13 @@ class Cell:
         return self._train(Network(start.network), labeled, number, f"{stage}/train", start)
 
     def close_round(
-        self, number: int, query: Tensor, target: nn.Module, selector: Trained | None, labeled: LabeledSet
+        self,
+        number: int,
+        query: Tensor,
+        target: nn.Module,
+        selector: Trained | None,
+        labeled: LabeledSet,
+        tied: int | None = None,
     ) -> Round:
         """Train and evaluate the target if this budget is reported, and evaluate the selector."""
         selector_outcome = self._evaluate(selector, "selector/eval") if selector else None
@@ -267,30 +395,44 @@ class Cell:
         if number in self.task.report_rounds:
             trained = self.train_target(target, selector, labeled, number)
             target_outcome = selector_outcome if trained is selector else self._evaluate(trained, "target/eval")
-        return Round(number, query, len(labeled), selector, selector_outcome, target_outcome, self.ledger.close_round())
+        stages = self.ledger.close_round()
+        return Round(number, query, len(labeled), selector, selector_outcome, target_outcome, stages, tied)
 
     def _train(
-        self, network: Network, labeled: LabeledSet, number: int, stage: str, start: Start | None = None
+        self,
+        network: Network,
+        labeled: LabeledSet,
+        number: int,
+        stage: str,
+        start: Start | None = None,
+        *,
+        record_history: bool = False,
     ) -> Trained:
-        model = copy.deepcopy(network.model)
+        model, is_selector = copy.deepcopy(network.model), stage == "selector/train"
+        committee = self.recipe.committee
+        snapshots = SnapshotRecorder(committee.snapshot_times if is_selector else ())
+        recorder = HistoryRecorder()
         with self.ledger.stage(stage) as cost:
             result = fit(
                 model,
                 labeled.images,
                 labeled.labels,
-                self.task.training,
+                self.training,
                 generator(self.seed, "training", number),
                 teacher=start.teacher if start else None,
                 distillation=start.distillation if start else None,
+                head_dropout=committee.head_dropout if is_selector else 0.0,
+                observers=[snapshots, recorder] if record_history else [snapshots],
                 progress=functools.partial(self.progress, stage),
             )
             cost.samples += result.samples
-        return Trained(dataclasses.replace(network, model=model), result)
+        history = recorder.history() if record_history else None
+        return Trained(dataclasses.replace(network, model=model), result, tuple(snapshots.snapshots), history)
 
     def _evaluate(self, trained: Trained, stage: str) -> Outcome:
         model = trained.network.model
         with self.ledger.stage(stage) as cost:
-            evaluation = evaluate(model, self.test_images, self.test_labels, self.task.training)
+            evaluation = evaluate(model, self.test_images, self.test_labels, self.training)
             cost.samples += len(self.test_images)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")

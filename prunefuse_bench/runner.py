@@ -14,12 +14,12 @@ import torch
 
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.config import Suite, TaskSpec, content_hash
-from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset
+from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset, subset
 from prunefuse_bench.errors import BadInput, CellFailed
-from prunefuse_bench.loop import Cell, Task, active_learning
+from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
-from prunefuse_bench.recipe import Recipe, resolve_recipe
-from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, describe_environment
+from prunefuse_bench.recipe import ProtocolName, Recipe, resolve_recipe
+from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
 __all__ = ["Observer", "PlannedCell", "plan", "run_cells"]
@@ -43,6 +43,7 @@ class PlannedCell:
     """One cell of a suite, ready to run."""
 
     task: Task
+    protocol: ProtocolName
     recipe: Recipe
     seed: int
     settings: dict[str, Any]
@@ -59,7 +60,7 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
     Raises:
         BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets the pool cannot fill.
     """
-    recipes = [resolve_recipe(entry) for entry in suite.recipes]
+    recipes = [resolve_recipe(entry, suite.protocol) for entry in suite.recipes]
     labels = [recipe.label for recipe in recipes]
     if len(set(labels)) != len(labels):
         raise BadInput(f"recipes: expected each method once, got {', '.join(labels)}; tell variants apart with label")
@@ -75,7 +76,7 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
         "device": device.type,
     }
     return [
-        PlannedCell(task, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed})
+        PlannedCell(task, suite.protocol, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed})
         for seed in suite.seeds
         for recipe in recipes
     ]
@@ -113,7 +114,7 @@ def run_cells(
     with _deterministic():
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
             observer.cell_started(cell, position, len(cells))
-            observer.cell_ended(cell, _run_cell(cell, store, observer, resume=resume))
+            observer.cell_ended(cell, _run_cell(cell, store, run.shelf, observer, resume=resume))
     return stores
 
 
@@ -134,19 +135,20 @@ def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
         "method": cell.recipe.label,
         "seed": cell.seed,
         "target_needs_selector": cell.recipe.target_start.needs_selector,
+        "notes": list(cell.recipe.notes),
     }
 
 
-def _run_cell(cell: PlannedCell, store: CellStore, observer: Observer, *, resume: bool) -> str:
+def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Observer, *, resume: bool) -> str:
     """Returns what became of it: ``finished``, ``failed`` or ``found finished``."""
     if store.finished:
         return "found finished"
     with store.lock():
         if store.failure and not resume:
             return "failed"
-        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage)
+        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf)
         try:
-            for round_ in active_learning(work, store.checkpoint()):
+            for round_ in PROTOCOL_LOOPS[cell.protocol](work, store.checkpoint()):
                 store.write_round(round_, describe_environment(cell.task.device))
         except CellFailed as error:
             store.write_failure(error)
@@ -164,6 +166,8 @@ def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     spec = task.dataset
     request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress)
     dataset = load_dataset(spec.name, request)
+    if spec.train_size is not None:
+        dataset = subset(dataset, spec.train_size)
     chosen = {key: value for key, value in task.augmentation.model_dump().items() if value is not None}
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
 
@@ -201,7 +205,7 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         width=task.width,
     )
     for recipe in recipes:
-        recipe.proxy.start(target, example)
+        recipe.proxy.start(target, example, seed=0)
 
 
 def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:

@@ -33,28 +33,30 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [0, 1, 12])
 def test_returns_k_different_samples_of_the_pool(name: str, k: int) -> None:
-    chosen = ACQUISITIONS[name].choose(k, opinions())
+    chosen = ACQUISITIONS[name].choose(k, opinions()).indices
     assert len(set(chosen.tolist())) == k
     assert set(chosen.tolist()) <= set(range(100, 112))
 
 
 @pytest.mark.parametrize("name", ["least_confidence", "entropy", "margin", "kcenters"])
 def test_first_choice_is_the_most_uncertain_or_furthest(name: str) -> None:
-    assert ACQUISITIONS[name].choose(3, opinions())[0] == 111
+    assert ACQUISITIONS[name].choose(3, opinions()).indices[0] == 111
 
 
 def test_random_follows_its_generator_and_nothing_else() -> None:
-    choose = ACQUISITIONS["random"].choose
-    assert torch.equal(choose(5, opinions()), choose(5, opinions()))
+    def choose(asked: Opinions) -> Tensor:
+        return ACQUISITIONS["random"].choose(5, asked).indices
+
+    assert torch.equal(choose(opinions()), choose(opinions()))
     other = Opinions(opinions().indices, generator(1, "test"))
-    assert not torch.equal(choose(5, other), choose(5, opinions()))
+    assert not torch.equal(choose(other), choose(opinions()))
 
 
 def test_random_is_uniform() -> None:
     draws = generator(0, "many")
     counts = torch.zeros(10)
     for _ in range(2000):
-        counts[ACQUISITIONS["random"].choose(3, Opinions(torch.arange(10), draws))] += 1
+        counts[ACQUISITIONS["random"].choose(3, Opinions(torch.arange(10), draws)).indices] += 1
     chi_squared = ((counts - 600) ** 2 / 600).sum().item()
     assert chi_squared < 27.9  # 99.9th percentile at 9 degrees of freedom; the draws are fixed
 
@@ -71,13 +73,16 @@ def test_a_score_that_is_not_a_number_names_the_sample() -> None:
     ("returned", "message"),
     [
         (torch.tensor([1, 1]), "expected 2 different positions, got 1 different"),
-        (torch.tensor([1]), "expected 2 different positions"),
+        (torch.tensor([1]), r"expected 2 positions, int64 \[2\], got torch.int64 \[1\]"),
+        (torch.tensor([1.0, 2.0]), r"expected 2 positions, int64 \[2\], got torch.float32 \[2\]"),
+        ([0, 1], r"expected 2 positions, int64 \[2\], got list"),
+        (None, r"expected 2 positions, int64 \[2\], got NoneType"),
         (torch.tensor([0, 12]), "expected positions from 0 to 11, got 0 to 12"),
         (torch.tensor([-1, 3]), "expected positions from 0 to 11, got -1 to 3"),
     ],
 )
 def test_what_an_acquisition_returns_is_checked(returned: Tensor, message: str) -> None:
-    wrong = Acquisition("wrong", Needs.NOTHING, "", "", lambda k, _: returned)
+    wrong = Acquisition("wrong", Needs.NOTHING, "", "", choose_batch=lambda k, _: returned)
     with pytest.raises(CellFailed, match=f"'wrong': {message}"):
         wrong.choose(2, opinions())
 

@@ -15,7 +15,9 @@ def test_presets_are_valid(name: str) -> None:
     suite = load_suite(name)
     assert suite.name == name
     assert suite.description
-    assert [resolve_recipe(entry).label for entry in suite.recipes] == ["random", "al", "prunefuse"]
+    labels = [resolve_recipe(entry, suite.protocol).label for entry in suite.recipes]
+    assert labels[0] == "random"
+    assert len(set(labels)) == len(labels) >= 3
 
 
 def test_defaults_are_the_papers() -> None:

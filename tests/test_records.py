@@ -82,7 +82,7 @@ def uninterrupted(tiny: Path, tmp_path: Path, run_cli: RunCli) -> Path:
         [
             ("prunefuse_bench.loop", "fit", 4, "before"),
             ("prunefuse_bench.loop", "fit", 2, "after"),
-            ("prunefuse_bench.records.store", "_pack", 2, "after"),
+            ("prunefuse_bench.records.store", "pack_selector", 2, "after"),
         ],
         [
             ("prunefuse_bench.records.store", "write_atomically", 2, "after"),
@@ -209,14 +209,14 @@ def test_a_cell_that_fails_after_its_first_round(
     out = tmp_path / "run"
     arguments = ("run", tiny, "--out", out, "--set", "recipes=[al, random]")
 
-    def not_a_number(*_: object) -> Tensor:
-        return torch.full((1365,), torch.nan)
+    def not_a_number(logits: Tensor, _: str) -> Tensor:
+        return torch.full((len(logits),), torch.nan)
 
     with monkeypatch.context() as broken:
         broken.setattr("prunefuse_bench.acquisition.uncertainty.ops.score", not_a_number)
         code, printed, _ = run_cli(*arguments)
         assert code == 1
-        assert "al, seed 0: failed (acquisition 'least_confidence': scores: 1365 of 1365 rows" in printed
+        assert "al, seed 0: failed (method 'al': acquisition 'least_confidence': scores: 1408 of 1408 rows" in printed
         assert run_cli(*arguments)[0] == 1, "without --resume it stays failed, and nothing is refused"
     assert load_results(out).groupby("method")["status"].first().to_dict() == {"al": "failed", "random": "finished"}
     assert run_cli(*arguments, "--resume")[0] == 0
@@ -246,7 +246,12 @@ def test_another_task_needs_another_folder(tiny: Path, tmp_path: Path, run_cli: 
 def test_a_failure_that_was_overcome_is_history(tmp_path: Path) -> None:
     store = CellStore.create(tmp_path / "cell", {"task": {"label_counts": [2, 4]}})
     store.write_failure(ValueError("bad"))
-    assert store.failure == {"round": 0, "error": "ValueError", "reason": "bad"}
+    assert store.failure == {
+        "round": 0,
+        "error": "ValueError",
+        "reason": "bad",
+        "traceback": "ValueError: bad\n",
+    }
     write_json(tmp_path / "cell" / "round-000.json", {})
     assert store.failure is None
 

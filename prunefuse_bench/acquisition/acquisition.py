@@ -6,37 +6,67 @@ Ranking, ties, checks and timing are the harness's business, so a new acquisitio
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import inspect
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import pydantic
 import torch
 from torch import Tensor
 
 from prunefuse_bench import ops
-from prunefuse_bench.errors import CellFailed
+from prunefuse_bench.acquisition.members import Members
+from prunefuse_bench.errors import BadInput, CellFailed, unknown_name
+from prunefuse_bench.ops.checks import refuse_nan
 from prunefuse_bench.registry import Registry
+from prunefuse_bench.training.observer import History
 
-__all__ = ["ACQUISITIONS", "Acquisition", "Needs", "Opinions", "acquisition", "batch_acquisition"]
+__all__ = [
+    "ACQUISITIONS",
+    "Acquisition",
+    "Choice",
+    "Needs",
+    "Opinions",
+    "acquisition",
+    "batch_acquisition",
+    "top_k_by_lot",
+]
 
 
 class Needs(enum.Flag):
-    """What an acquisition asks of the selector. NOTHING: the selector need not even be trained."""
+    """What an acquisition asks for. NOTHING: the selector need not even be trained.
+
+    LOGITS: one prediction per sample. FEATURES: what the classifier sees. LABELED: the features of the samples that are
+    labeled already, too, where the protocol has any. MEMBERS: predictions of several members. JOINT: and the members
+    are the same networks for every sample. LABELS and HISTORY: the labels of the whole pool, and how each sample fared
+    while the selector trained on it; only the coreset protocol has them.
+    """
 
     NOTHING = 0
     LOGITS = enum.auto()
     FEATURES = enum.auto()
+    LABELED = enum.auto()
+    MEMBERS = enum.auto()
+    JOINT = enum.auto()
+    LABELS = enum.auto()
+    HISTORY = enum.auto()
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What the committee says about the unlabeled pool; only what the acquisition needs is there.
+    """What is known about the candidates; only what the acquisition needs is there.
 
     Attributes:
-        indices: int64 [N], the unlabeled samples' positions in the pool.
+        indices: int64 [N], the candidates' positions in the pool, ascending.
         generator: a CPU generator for acquisitions that draw.
         logits: float32 [N, C], or None.
         features: float32 [N, D], or None.
-        labeled_features: float32 [M, D] of the labeled samples, or None.
+        labeled_features: float32 [M, D] of the samples labeled already, or None.
+        members: predictions of the K members of a committee, or None.
+        labels: int64 [N], 0 to C - 1, or None.
+        history: how the candidates fared in the selector's training, or None.
     """
 
     indices: Tensor
@@ -44,86 +74,217 @@ class Opinions:
     logits: Tensor | None = None
     features: Tensor | None = None
     labeled_features: Tensor | None = None
+    members: Members | None = None
+    labels: Tensor | None = None
+    history: History | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        indices: int64 [k] on the CPU, positions in the pool, first choice first.
+        tied: how many of them were drawn by lot, their score being equal to that of samples that were not chosen.
+    """
+
+    indices: Tensor
+    tied: int = 0
+
+
+Score = Callable[..., Tensor]
+"""(opinions, **options) -> float [N], higher = choose first."""
+ChoosePositions = Callable[..., Tensor]
+"""(k, opinions, **options) -> int64 [k], positions among the candidates, first choice first."""
+
+
+@dataclass(frozen=True)
 class Acquisition:
-    """A named acquisition.
+    """A named acquisition: either a score or a choice of a whole batch.
 
     Attributes:
         name: as recipes name it.
-        needs: what the committee must provide.
+        needs: what must be known.
         source: where it is defined.
-        choose_positions: (k, opinions) -> int64 [k], positions among the unlabeled samples, first choice first.
+        summary: one line.
+        equation: the value, or the rule of choice, in one line.
+        uncertainty: a score of how undecided the prediction is: an even prediction comes before a certain one.
+        randomised: draws from the generator, beyond ties.
+        score: None for a choice of a whole batch.
+        choose_batch: None for a score.
     """
 
     name: str
     needs: Needs
     source: str
     summary: str
-    choose_positions: Callable[[int, Opinions], Tensor]
+    equation: str = ""
+    uncertainty: bool = False
+    randomised: bool = False
+    score: Score | None = None
+    choose_batch: ChoosePositions | None = None
 
-    def choose(self, k: int, opinions: Opinions) -> Tensor:
-        """Indices of the k samples to label, int64 [k] on the CPU, first choice first (Algorithm 1, line 6).
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a user may vary, with the defaults."""
+        return {name: parameter.default for name, parameter in self._parameters().items()}
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, defaults filled in.
 
         Raises:
-            CellFailed: something could not be ranked (the sample is named), or the acquisition did not return k
-                different positions.
+            BadInput: an unknown option (the nearest are suggested) or a value that it does not allow.
+        """
+        parameters = self._parameters()
+        for name in options:
+            if name not in parameters:
+                raise unknown_name(f"option of acquisition {self.name!r}", name, parameters)
+        hints = typing.get_type_hints(self._function, include_extras=True)
+        fields: dict[str, Any] = {name: (hints[name], parameters[name].default) for name in parameters}
+        try:
+            model = pydantic.create_model("options", **fields)(**options)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            raise BadInput(
+                f"acquisition {self.name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
+            ) from None
+        return {name: getattr(model, name) for name in parameters}
+
+    def choose(self, k: int, opinions: Opinions, options: Mapping[str, Any] | None = None) -> Choice:
+        """The k samples to label (Algorithm 1, line 6). Equal scores are drawn by lot, from the generator.
+
+        Raises:
+            CellFailed: something could not be ranked (the sample is named), the acquisition did not return k different
+                positions of candidates, or it failed.
         """
         try:
-            positions = self.choose_positions(k, opinions).cpu()
+            positions, tied = self._choose(k, opinions, dict(options or {}))
         except ops.NotRankable as error:
             raise CellFailed(
                 f"acquisition {self.name!r}: {error}, which is sample {int(opinions.indices[error.row])} of the pool"
             ) from error
-        if positions.shape != (k,) or len(positions.unique()) != k:
+        except CellFailed:
+            raise
+        except Exception as error:  # whatever a method of the user's own does, the other cells go on
+            raise CellFailed(f"acquisition {self.name!r} raised {type(error).__name__}: {error}") from error
+        return Choice(opinions.indices[self._check(positions, k, len(opinions))], tied)
+
+    def _choose(self, k: int, opinions: Opinions, options: dict[str, Any]) -> tuple[Tensor, int]:
+        if self.choose_batch is not None:
+            return self.choose_batch(k, opinions, **options), 0
+        if self.score is None:
+            raise TypeError("an acquisition is a score or a choice of a batch, and this one is neither")
+        scores = self.score(opinions, **options)
+        if not isinstance(scores, Tensor) or scores.shape != (len(opinions),):
+            raise CellFailed(
+                f"acquisition {self.name!r}: expected one score per sample, float [{len(opinions)}], "
+                f"got {_describe(scores)}"
+            )
+        return top_k_by_lot(scores, k, opinions.generator)
+
+    def _check(self, positions: object, k: int, count: int) -> Tensor:
+        """Indices unique, of candidates, exactly k: whatever an acquisition returns is not trusted."""
+        if not isinstance(positions, Tensor) or positions.dtype != torch.int64 or positions.shape != (k,):
+            raise CellFailed(
+                f"acquisition {self.name!r}: expected {k} positions, int64 [{k}], got {_describe(positions)}"
+            )
+        positions = positions.cpu()
+        if len(positions.unique()) != k:
             raise CellFailed(
                 f"acquisition {self.name!r}: expected {k} different positions, "
-                f"got {len(positions.unique())} different ones in {tuple(positions.shape)}"
+                f"got {len(positions.unique())} different ones"
             )
-        if k and (int(positions.min()) < 0 or int(positions.max()) >= len(opinions)):
+        if k and (int(positions.min()) < 0 or int(positions.max()) >= count):
             raise CellFailed(
-                f"acquisition {self.name!r}: expected positions from 0 to {len(opinions) - 1}, "
+                f"acquisition {self.name!r}: expected positions from 0 to {count - 1}, "
                 f"got {int(positions.min())} to {int(positions.max())}"
             )
-        return opinions.indices[positions]
+        return positions
+
+    @property
+    def _function(self) -> Callable[..., Tensor]:
+        function = self.score or self.choose_batch
+        assert function is not None
+        return function
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        given = 1 if self.score is not None else 2
+        return dict(list(inspect.signature(self._function).parameters.items())[given:])
+
+
+def top_k_by_lot(scores: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """Positions of the k highest scores, equal ones drawn by lot: never by their place in the pool.
+
+    Pools are often sorted by class, and some scores have few values, so the order of the pool must not decide.
+
+    Returns:
+        int64 [k] on the CPU, highest first, and how many of them were drawn by lot: those whose score equals that of a
+        sample that was not chosen.
+
+    Raises:
+        NotRankable: a score is NaN.
+    """
+    scores = scores.detach()
+    lot = torch.randperm(len(scores), generator=generator)
+    refuse_nan(scores, "scores", "NaN")  # before the rows change places
+    positions = lot[ops.top_k(scores[lot.to(scores.device)], k).cpu()]
+    if k == 0:
+        return positions, 0
+    last = scores[positions[-1]]
+    equal, chosen = int((scores == last).sum()), int((scores[positions.to(scores.device)] == last).sum())
+    return positions, chosen if equal > chosen else 0
 
 
 ACQUISITIONS: Registry[Acquisition] = Registry("acquisition")
 """All acquisitions by name; an unknown name is a BadInput that suggests the nearest ones."""
 
-Score = Callable[[Opinions], Tensor]
-Choice = Callable[[int, Opinions], Tensor]
 
+def acquisition(
+    name: str, *, needs: Needs, source: str, equation: str = "", uncertainty: bool = False, randomised: bool = False
+) -> Callable[[Score], Score]:
+    """Register a score: (opinions, **options) -> float [N], higher = choose first; equal scores are drawn by lot.
 
-def acquisition(name: str, *, needs: Needs, source: str) -> Callable[[Score], Score]:
-    """Register a score: opinions -> float [N], higher = choose first; equal scores in the order of the pool.
+    The first line of the function's docstring is its summary. Its keyword arguments are options: they need types and
+    defaults.
 
-    The first line of the function's docstring is its summary.
+    Args:
+        needs: what the opinions must hold.
+        source: where it is defined.
+        equation: the value in one line.
+        uncertainty: it says how undecided the prediction is; the conformance suite then checks its direction.
+        randomised: it draws from the generator.
     """
 
     def register(score: Score) -> Score:
-        def choose_positions(k: int, opinions: Opinions) -> Tensor:
-            return ops.top_k(score(opinions), k)
-
-        ACQUISITIONS.add(name, Acquisition(name, needs, source, _summary(score), choose_positions))
+        entry = Acquisition(name, needs, source, _summary(score), equation, uncertainty, randomised, score=score)
+        ACQUISITIONS.add(name, entry)
         return score
 
     return register
 
 
-def batch_acquisition(name: str, *, needs: Needs, source: str) -> Callable[[Choice], Choice]:
-    """Register a choice that looks at the whole batch: (k, opinions) -> int64 [k] positions, first choice first."""
+def batch_acquisition(
+    name: str, *, needs: Needs, source: str, equation: str = "", randomised: bool = False
+) -> Callable[[ChoosePositions], ChoosePositions]:
+    """Register a choice that looks at the whole batch: (k, opinions, **options) -> int64 [k], first choice first.
 
-    def register(choose_positions: Choice) -> Choice:
-        ACQUISITIONS.add(name, Acquisition(name, needs, source, _summary(choose_positions), choose_positions))
-        return choose_positions
+    What is returned are positions among the candidates. The arguments are those of :func:`acquisition`.
+    """
+
+    def register(choose: ChoosePositions) -> ChoosePositions:
+        entry = Acquisition(name, needs, source, _summary(choose), equation, randomised=randomised, choose_batch=choose)
+        ACQUISITIONS.add(name, entry)
+        return choose
 
     return register
 
 
 def _summary(function: Callable[..., object]) -> str:
     return (function.__doc__ or "").strip().splitlines()[0] if function.__doc__ else ""
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__}"

@@ -8,7 +8,7 @@ from torch import Tensor
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, acquisition
 
 
-@acquisition("random", needs=Needs.NOTHING, source="uniform sampling without replacement")
+@acquisition("random", needs=Needs.NOTHING, source="uniform sampling without replacement", randomised=True)
 def random(opinions: Opinions) -> Tensor:
     """Uniformly at random; float64 [N] from the round's generator."""
     return torch.rand(len(opinions), generator=opinions.generator, dtype=torch.float64)

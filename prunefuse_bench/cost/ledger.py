@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +50,17 @@ class Ledger:
             self._synchronise()
             cost.seconds += time.perf_counter() - start
             cost.cpu_seconds += time.process_time() - cpu_start
+
+    def charge(self, name: str, cost: StageCost) -> None:
+        """Add what was measured elsewhere."""
+        own = self._stages.setdefault(name, StageCost())
+        own.seconds += cost.seconds
+        own.cpu_seconds += cost.cpu_seconds
+        own.samples += cost.samples
+
+    def spent(self, name: str) -> StageCost:
+        """What a stage of this round took so far."""
+        return dataclasses.replace(self._stages.get(name, StageCost()))
 
     def close_round(self) -> dict[str, StageCost]:
         """The stages since the last call, in order of first use; the ledger starts anew."""

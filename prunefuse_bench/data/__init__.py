@@ -2,7 +2,7 @@
 
 from prunefuse_bench.data import archive, embedded, published  # they register their data sets
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation
-from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset, load_dataset
+from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.data.pool import LabeledSet, Pool
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "embedded",
     "load_dataset",
     "published",
+    "subset",
 ]

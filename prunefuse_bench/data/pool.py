@@ -61,8 +61,22 @@ class Pool:
     @property
     def labeled(self) -> LabeledSet:
         """All that has been labeled so far."""
-        where = self._order.to(self.images.device)
-        return LabeledSet(self._order, self.images[where], self._hidden_labels[where])
+        return self._take(self._order)
+
+    @property
+    def everything(self) -> LabeledSet:
+        """The whole pool with its labels, for the coreset protocol: what it saves is training, not labels."""
+        return self._take(torch.arange(len(self)))
+
+    def take(self, query: Tensor) -> LabeledSet:
+        """The samples of a coreset, in this order; unlike :meth:`label` it changes nothing.
+
+        Raises:
+            CellFailed: as for :meth:`label`.
+        """
+        query = query.cpu()
+        self._check(query, torch.empty(0, dtype=torch.int64))
+        return self._take(query)
 
     def label(self, query: Tensor) -> LabeledSet:
         """Ask the oracle for the labels of these indices; returns everything labeled so far (lines 7 and 8).
@@ -74,18 +88,25 @@ class Pool:
             CellFailed: the query is none of these; the message names the first index that is wrong.
         """
         query = query.cpu()
+        self._check(query, self._order)
+        self._labeled[query] = True
+        self._order = torch.cat([self._order, query])
+        return self.labeled
+
+    def _take(self, indices: Tensor) -> LabeledSet:
+        where = indices.to(self.images.device)
+        return LabeledSet(indices, self.images[where], self._hidden_labels[where])
+
+    def _check(self, query: Tensor, labeled: Tensor) -> None:
         if query.ndim != 1 or query.dtype != torch.int64:
             raise CellFailed(f"query: expected int64 [k], got {query.dtype} {tuple(query.shape)}")
         for wrong, what in (
             ((query < 0) | (query >= len(self)), f"outside the pool of {len(self)}"),
-            (torch.isin(query, self._order), "labeled already"),
+            (torch.isin(query, labeled), "labeled already"),
             (~_first_occurrence(query), "queried twice"),
         ):
             if wrong.any():
                 raise CellFailed(f"query: index {int(query[wrong][0])} is {what}")
-        self._labeled[query] = True
-        self._order = torch.cat([self._order, query])
-        return self.labeled
 
 
 def _first_occurrence(values: Tensor) -> Tensor:

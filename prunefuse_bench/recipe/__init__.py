@@ -1,26 +1,62 @@
 """A recipe is four independent parts: proxy, committee, acquisition and target start."""
 
-from prunefuse_bench.recipe.committee import Committee, OnePass
-from prunefuse_bench.recipe.method import METHODS, Method, method, methods, resolve_recipe
-from prunefuse_bench.recipe.proxy import Proxy, Pruned, Target
-from prunefuse_bench.recipe.recipe import Recipe
-from prunefuse_bench.recipe.target_start import Fresh, Fused, Start, TargetStart, TrainedSelector
+from prunefuse_bench.recipe.committee import (
+    COMMITTEES,
+    Committee,
+    MCDropout,
+    OnePass,
+    Question,
+    Snapshots,
+    committee,
+)
+from prunefuse_bench.recipe.method import Method, load_outside_parts, method, methods, resolve_recipe
+from prunefuse_bench.recipe.own_training import OwnTraining
+from prunefuse_bench.recipe.parts import PartEntry, make_part, part_parameters
+from prunefuse_bench.recipe.proxy import PROXIES, Proxy, Pruned, Smaller, Target, proxy
+from prunefuse_bench.recipe.recipe import PROTOCOLS, ProtocolName, Recipe
+from prunefuse_bench.recipe.target_start import (
+    TARGET_STARTS,
+    Fresh,
+    Fused,
+    Start,
+    TargetStart,
+    TrainedSelector,
+    target_start,
+)
+from prunefuse_bench.recipe.trained import Trained
 
 __all__ = [
-    "METHODS",
+    "COMMITTEES",
+    "PROTOCOLS",
+    "PROXIES",
+    "TARGET_STARTS",
     "Committee",
     "Fresh",
     "Fused",
+    "MCDropout",
     "Method",
     "OnePass",
+    "OwnTraining",
+    "PartEntry",
+    "ProtocolName",
     "Proxy",
     "Pruned",
+    "Question",
     "Recipe",
+    "Smaller",
+    "Snapshots",
     "Start",
     "Target",
     "TargetStart",
+    "Trained",
     "TrainedSelector",
+    "committee",
+    "load_outside_parts",
+    "make_part",
     "method",
     "methods",
+    "part_parameters",
+    "proxy",
     "resolve_recipe",
+    "target_start",
 ]

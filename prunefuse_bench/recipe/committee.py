@@ -2,55 +2,231 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
-from prunefuse_bench.acquisition import Needs, Opinions
-from prunefuse_bench.data import Pool
-from prunefuse_bench.pruning import Network
+from prunefuse_bench.acquisition import HeadMembers, Members, Needs, Opinions, StoredMembers
+from prunefuse_bench.models import find_classifier
+from prunefuse_bench.randomness import generator
+from prunefuse_bench.recipe.parts import part_decorator
+from prunefuse_bench.recipe.trained import Trained
+from prunefuse_bench.registry import Registry
 from prunefuse_bench.training import TrainingRecipe, predict
 
-__all__ = ["Committee", "OnePass"]
+__all__ = ["COMMITTEES", "Committee", "MCDropout", "OnePass", "Question", "Snapshots", "committee"]
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a committee is asked about.
+
+    Attributes:
+        indices: int64 [N], the candidates' positions in the pool.
+        images: uint8 [N, C, H, W], the candidates.
+        labeled_images: uint8 [M, C, H, W], what is labeled already; empty if the protocol has nothing of the kind.
+        needs: what the acquisition wants to know.
+        training: how images are prepared.
+        generator: for acquisitions that draw.
+        seed: determines any draw of the committee.
+        progress: told of (samples done, samples in all).
+    """
+
+    indices: Tensor
+    images: Tensor
+    labeled_images: Tensor
+    needs: Needs
+    training: TrainingRecipe
+    generator: torch.Generator
+    seed: int
+    progress: Callable[[int, int], None] = field(default=_no_progress, repr=False)
+
+    def answer(
+        self,
+        *,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        labeled_features: Tensor | None = None,
+        members: Members | None = None,
+    ) -> Opinions:
+        """Opinions about the candidates, see :class:`prunefuse_bench.acquisition.Opinions`."""
+        return Opinions(self.indices, self.generator, logits, features, labeled_features, members)
 
 
 @dataclass(frozen=True)
 class Committee(ABC):
-    """Asks a trained selector about the unlabeled pool."""
+    """Asks a trained selector about the candidates."""
+
+    @property
+    @abstractmethod
+    def provides(self) -> Needs:
+        """What it can say; labels, history and labeled samples are the protocol's business."""
+
+    @property
+    def head_dropout(self) -> float:
+        """Share of the classifier's inputs that are dropped while the selector trains."""
+        return 0.0
+
+    @property
+    def snapshot_times(self) -> tuple[float, ...]:
+        """Shares of the selector's training after which a copy of it is kept."""
+        return ()
 
     @abstractmethod
-    def ask(
-        self,
-        selector: Network,
-        pool: Pool,
-        needs: Needs,
-        training: TrainingRecipe,
-        generator: torch.Generator,
-        progress: Callable[[int, int], None],
-    ) -> Opinions:
-        """What the acquisition needs to know about the unlabeled samples of the pool."""
+    def ask(self, selector: Trained, question: Question) -> Opinions:
+        """What the acquisition needs to know about the candidates. The selector is not changed."""
+
+    @property
+    def passes(self) -> int:
+        """Passes over the candidates through the whole selector."""
+        return 1
+
+    def cost_formula(self, parameters: str, samples: str) -> str:
+        """FLOPs of asking about the samples by the paper's rule; ``parameters`` are the selector's, D its inputs."""
+        return f"{f'{self.passes}·' if self.passes > 1 else ''}2·{parameters}·D·{samples}"
 
 
+COMMITTEES: Registry[type[Committee]] = Registry("committee")
+committee = part_decorator(COMMITTEES)
+"""``@committee("name")`` registers a dataclass that derives from Committee."""
+
+
+@committee("one_pass")
 @dataclass(frozen=True)
 class OnePass(Committee):
-    """One forward pass in evaluation mode over clean images."""
+    """One forward pass in evaluation mode.
 
-    def ask(
-        self,
-        selector: Network,
-        pool: Pool,
-        needs: Needs,
-        training: TrainingRecipe,
-        generator: torch.Generator,
-        progress: Callable[[int, int], None],
-    ) -> Opinions:
+    Attributes:
+        augmented: over randomly cropped and flipped images, as the published SVP code has it, instead of clean ones.
+    """
+
+    augmented: bool = False
+
+    @property
+    def provides(self) -> Needs:
+        """One prediction per sample, and features."""
+        return Needs.LOGITS | Needs.FEATURES
+
+    def ask(self, selector: Trained, question: Question) -> Opinions:
         """Logits [N, C], and features if they are asked for."""
-        unlabeled, with_features = pool.unlabeled, Needs.FEATURES in needs
-        images = pool.images[unlabeled.to(pool.images.device)]
-        logits, features = predict(selector.model, images, training, features=with_features, progress=progress)
+        model = selector.network.model
+        with_features = Needs.FEATURES in question.needs
+        logits, features = predict(
+            model,
+            question.images,
+            question.training,
+            features=with_features,
+            augment=generator(question.seed, "augmented scoring") if self.augmented else None,
+            progress=question.progress,
+        )
         labeled_features = None
-        if with_features:
-            _, labeled_features = predict(selector.model, pool.labeled.images, training, features=True)
-        return Opinions(unlabeled, generator, logits, features, labeled_features)
+        if with_features and Needs.LABELED in question.needs and len(question.labeled_images):
+            _, labeled_features = predict(model, question.labeled_images, question.training, features=True)
+        return question.answer(logits=logits, features=features, labeled_features=labeled_features)
+
+
+@committee("mc_dropout")
+@dataclass(frozen=True)
+class MCDropout(Committee):
+    """Monte Carlo dropout before the classifier (Gal and Ghahramani 2016).
+
+    The selector is trained with this dropout. Everything below the dropout is deterministic (batch norm in evaluation
+    mode), so it runs once, whatever the number of passes.
+
+    Attributes:
+        passes_of_head: T, members of the committee.
+        rate: share of the classifier's inputs that are dropped.
+        shared_masks: the same T masks for every sample, as BatchBALD needs, so that the members are T networks; or
+            masks of its own for each sample, as in the original BALD.
+    """
+
+    passes_of_head: Annotated[int, Field(ge=1, le=1000)] = 25
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    shared_masks: bool = True
+
+    @property
+    def provides(self) -> Needs:
+        """T predictions per sample."""
+        return Needs.MEMBERS | Needs.JOINT if self.shared_masks else Needs.MEMBERS
+
+    @property
+    def head_dropout(self) -> float:
+        """The same rate as at scoring."""
+        return self.rate
+
+    def cost_formula(self, parameters: str, samples: str) -> str:
+        """One pass, and T through the classifier alone, which has F inputs and C classes."""
+        return f"{super().cost_formula(parameters, samples)} + {self.passes_of_head}·2·F·C·{samples}"
+
+    def ask(self, selector: Trained, question: Question) -> Opinions:
+        """Members that are made from the features, block by block."""
+        model = selector.network.model
+        _, features = predict(model, question.images, question.training, features=True, progress=question.progress)
+        assert features is not None
+        classifier = find_classifier(model, question.training.normalisation.apply(question.images[:1]))
+        bias = None if classifier.bias is None else classifier.bias.detach().float()
+        members = HeadMembers(
+            features,
+            classifier.weight.detach().float(),
+            bias,
+            count=self.passes_of_head,
+            keep=1 - self.rate,
+            seed=question.seed,
+            shared_masks=self.shared_masks,
+        )
+        return question.answer(members=members)
+
+
+@committee("snapshots")
+@dataclass(frozen=True)
+class Snapshots(Committee):
+    """Copies of the selector from one training run, equally spaced from ``first`` to its end (Jung, Kim and Lee 2023).
+
+    Attributes:
+        count: members.
+        first: share of the training after which the first copy is kept. The original keeps 5 in the last 40 percent of
+            its steps on CIFAR-10 (after epochs 120, 140, 160, 180 and 200).
+    """
+
+    count: Annotated[int, Field(ge=1, le=100)] = 5
+    first: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+    @property
+    def provides(self) -> Needs:
+        """One prediction per sample of each copy; features differ from copy to copy, so there are none."""
+        return Needs.MEMBERS | Needs.JOINT
+
+    @property
+    def snapshot_times(self) -> tuple[float, ...]:
+        """Equally spaced, the last one the trained network."""
+        if self.count == 1:
+            return (1.0,)
+        return tuple(torch.linspace(self.first, 1, self.count, dtype=torch.float64).tolist())
+
+    @property
+    def passes(self) -> int:
+        """Every copy passes over all candidates."""
+        return self.count
+
+    def ask(self, selector: Trained, question: Question) -> Opinions:
+        """Logits [K, N, C], one whole pass for each copy."""
+        model, total = copy.deepcopy(selector.network.model), len(question.images)
+        logits = []
+        for position, snapshot in enumerate(selector.snapshots):
+            model.load_state_dict(dict(snapshot))
+
+            def report(done: int, _: int, before: int = position * total) -> None:
+                question.progress(before + done, len(selector.snapshots) * total)
+
+            logits.append(predict(model, question.images, question.training, features=False, progress=report)[0])
+        return question.answer(members=StoredMembers(torch.stack(logits)))

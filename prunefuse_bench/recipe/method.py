@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import pydantic
 
 from prunefuse_bench.errors import BadInput, unknown_name
-from prunefuse_bench.recipe.recipe import Recipe
+from prunefuse_bench.recipe.recipe import PROTOCOLS, ProtocolName, Recipe
 from prunefuse_bench.registry import Registry
 
-__all__ = ["METHODS", "Method", "method", "methods", "resolve_recipe"]
+__all__ = ["ENTRY_POINTS", "Method", "load_outside_parts", "method", "methods", "resolve_recipe"]
+
+ENTRY_POINTS = "prunefuse_bench"
+"""Group of the entry points by which packages from outside bring methods and parts: each names a module to import."""
+
+_METHODS: dict[ProtocolName, Registry[Method]] = {protocol: Registry("method") for protocol in PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -40,33 +47,63 @@ class Method:
         return {name: parameter.default for name, parameter in inspect.signature(self.build).parameters.items()}
 
 
-METHODS: Registry[Method] = Registry("method")
-
 Build = Callable[..., Recipe]
 
 
-def method(name: str, *, source: str) -> Callable[[Build], Build]:
+def method(
+    name: str, *, source: str, protocols: Sequence[ProtocolName] = ("active_learning",)
+) -> Callable[[Build], Build]:
     """Register a function that returns a recipe.
 
     Its keyword arguments need types and defaults: they are what a user may vary. Its docstring's first line is shown.
     """
 
     def register(build: Build) -> Build:
-        METHODS.add(name, Method(name, build, source, inspect.getdoc(build).splitlines()[0]))  # type: ignore[union-attr]
+        summary = (inspect.getdoc(build) or "").partition("\n")[0]
+        for protocol in protocols:
+            _METHODS[protocol].add(name, Method(name, build, source, summary))
         return build
 
     return register
 
 
-def methods() -> Registry[Method]:
-    """All methods: the modules of ``prunefuse_bench.baselines`` are found here, and register themselves."""
+def methods(protocol: ProtocolName = "active_learning") -> Registry[Method]:
+    """All methods of a protocol, those of packages from outside included.
+
+    The modules of ``prunefuse_bench.baselines`` are found here, and register themselves.
+
+    Raises:
+        BadInput: a package from outside cannot be loaded.
+    """
     package = importlib.import_module("prunefuse_bench.baselines")
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    return METHODS
+    load_outside_parts()
+    return _METHODS[protocol]
 
 
-def resolve_recipe(entry: str | Mapping[str, Any]) -> Recipe:
+@functools.cache
+def load_outside_parts() -> tuple[str, ...]:
+    """Import what installed packages declare as entry points of the group ``prunefuse_bench``; returns their names.
+
+    Importing is all: the modules register methods, acquisitions, proxies and committees by the decorators.
+
+    Raises:
+        BadInput: one cannot be imported, or takes a name that is taken.
+    """
+    found = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
+    for point in found:
+        try:
+            point.load()
+        except Exception as error:
+            raise BadInput(
+                f"the entry point {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}; "
+                "mend that package or uninstall it"
+            ) from error
+    return tuple(point.name for point in found)
+
+
+def resolve_recipe(entry: str | Mapping[str, Any], protocol: ProtocolName = "active_learning") -> Recipe:
     """The recipe of one entry of a suite.
 
     Args:
@@ -82,10 +119,12 @@ def resolve_recipe(entry: str | Mapping[str, Any]) -> Recipe:
     if not isinstance(name, str):
         raise BadInput(f"recipes: expected a method's name or a mapping with 'method', got {entry!r}")
     label = given.pop("label", None)
-    found = methods()[name]
+    found = _find(name, protocol)
     for key in given:
         if key not in found.parameters:
             raise unknown_name(f"parameter of method {name!r}", key, [*found.parameters, "label"])
+    changed = ", ".join(f"{key}={value}" for key, value in given.items())
+    label = str(label or (f"{name}({changed})" if changed else name))
     try:
         recipe: Recipe = pydantic.validate_call(found.build)(**given)
     except pydantic.ValidationError as error:
@@ -93,7 +132,14 @@ def resolve_recipe(entry: str | Mapping[str, Any]) -> Recipe:
         raise BadInput(
             f"method {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
         ) from None
-    changed = ", ".join(f"{key}={value}" for key, value in given.items())
-    recipe = dataclasses.replace(recipe, label=str(label or (f"{name}({changed})" if changed else name)))
-    recipe.check()
+    recipe = dataclasses.replace(recipe, label=label)
+    recipe.check(protocol)
     return recipe
+
+
+def _find(name: str, protocol: ProtocolName) -> Method:
+    known = methods(protocol)
+    for other in PROTOCOLS:
+        if name not in known and name in methods(other):
+            raise BadInput(f"method {name!r} belongs to the protocol {other!r}, and this suite's is {protocol!r}")
+    return known[name]

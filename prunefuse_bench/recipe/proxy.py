@@ -5,12 +5,23 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from prunefuse_bench.errors import BadInput
+from prunefuse_bench.models import MODELS, build_model, count_parameters, find_classifier
 from prunefuse_bench.pruning import Network, prune
+from prunefuse_bench.randomness import seeded
+from prunefuse_bench.recipe.parts import part_decorator
+from prunefuse_bench.registry import Registry
 
-__all__ = ["Proxy", "Pruned", "Target"]
+__all__ = ["PROXIES", "Proxy", "Pruned", "Smaller", "Target", "proxy"]
+
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+Width = Annotated[float, Field(gt=0, le=64)]
 
 
 @dataclass(frozen=True)
@@ -18,24 +29,45 @@ class Proxy(ABC):
     """Makes an untrained selector from a target network."""
 
     @abstractmethod
-    def start(self, target: nn.Module, example_input: Tensor) -> Network:
+    def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
         """The selector before its training; ``target`` is not changed.
 
         Args:
             target: the dense network, initial (Algorithm 1, line 2) or trained (line 13).
             example_input: float [1, C, H, W] to trace it with.
+            seed: determines any draw.
+
+        Raises:
+            BadInput: there is no such selector for this target.
         """
 
+    @property
+    @abstractmethod
+    def parameters(self) -> str:
+        """The selector's number of parameters as cost formulas name it: P is the target's."""
 
+
+PROXIES: Registry[type[Proxy]] = Registry("proxy")
+proxy = part_decorator(PROXIES)
+"""``@proxy("name")`` registers a dataclass that derives from Proxy."""
+
+
+@proxy("target")
 @dataclass(frozen=True)
 class Target(Proxy):
     """The target network itself: plain active learning."""
 
-    def start(self, target: nn.Module, example_input: Tensor) -> Network:
+    def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
         """A copy of it."""
         return Network(copy.deepcopy(target))
 
+    @property
+    def parameters(self) -> str:
+        """All of them."""
+        return "P"
 
+
+@proxy("pruned")
 @dataclass(frozen=True)
 class Pruned(Proxy):
     """The target network, structurally pruned: PruneFuse.
@@ -45,9 +77,57 @@ class Pruned(Proxy):
         criterion: which channels go, see :func:`prunefuse_bench.prune`.
     """
 
-    ratio: float = 0.5
+    ratio: Ratio = 0.5
     criterion: str = "magnitude"
 
-    def start(self, target: nn.Module, example_input: Tensor) -> Network:
+    def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
         """A pruned copy of it."""
         return prune(target, example_input, self.ratio, criterion=self.criterion)
+
+    @property
+    def parameters(self) -> str:
+        """Nearly (1 - p)^2 P."""
+        return "P_pruned"
+
+
+@proxy("smaller")
+@dataclass(frozen=True)
+class Smaller(Proxy):
+    """A smaller architecture, with initial weights of its own: selection via proxy (Coleman et al. 2020).
+
+    Attributes:
+        model: its name; None for the largest registered network with at most half of the target's parameters, which
+            gives the paper's pairs: ResNet-20 for ResNet-56, ResNet-8 for ResNet-20 and for ResNet-14.
+        width: factor on its channels.
+    """
+
+    model: str | None = None
+    width: Width = 1.0
+
+    def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
+        """Drawn anew; BadInput if no registered network is small enough."""
+        classes, channels = find_classifier(target, example_input).out_features, example_input.shape[1]
+        name = self.model or self._largest_within_half(count_parameters(target), classes, channels)
+        with seeded(seed, "smaller proxy"):
+            network = build_model(name, num_classes=classes, in_channels=channels, width=self.width)
+        return Network(network.to(example_input.device))
+
+    def _largest_within_half(self, target: int, classes: int, channels: int) -> str:
+        sizes = {}
+        for name in MODELS:
+            with torch.device("meta"):
+                sizes[name] = count_parameters(
+                    build_model(name, num_classes=classes, in_channels=channels, width=self.width)
+                )
+        small_enough = {name: size for name, size in sizes.items() if size <= target / 2}
+        if not small_enough:
+            raise BadInput(
+                f"proxy 'smaller': no registered network has at most half of the target's {target:,} parameters; "
+                "name one and its width, as in {name: smaller, model: resnet8, width: 0.5}"
+            )
+        return max(small_enough, key=lambda name: small_enough[name])
+
+    @property
+    def parameters(self) -> str:
+        """Of the smaller architecture."""
+        return "P_small"

@@ -10,9 +10,11 @@ from torch import nn
 
 from prunefuse_bench.fusion import Rest, fuse
 from prunefuse_bench.pruning import Network, PrunedNetwork
+from prunefuse_bench.recipe.parts import part_decorator
+from prunefuse_bench.registry import Registry
 from prunefuse_bench.training import Distillation
 
-__all__ = ["Fresh", "Fused", "Start", "TargetStart", "TrainedSelector"]
+__all__ = ["TARGET_STARTS", "Fresh", "Fused", "Start", "TargetStart", "TrainedSelector", "target_start"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class TargetStart(ABC):
         """``target`` holds the initial weights and is not changed; ``seed`` determines any draw."""
 
 
+TARGET_STARTS: Registry[type[TargetStart]] = Registry("target start")
+target_start = part_decorator(TARGET_STARTS)
+"""``@target_start("name")`` registers a dataclass that derives from TargetStart."""
+
+
+@target_start("fresh")
 @dataclass(frozen=True)
 class Fresh(TargetStart):
     """The initial weights, with or without distillation from the selector.
@@ -67,6 +75,7 @@ class Fresh(TargetStart):
         return Start(copy.deepcopy(target), teacher, self.distillation)
 
 
+@target_start("fused")
 @dataclass(frozen=True)
 class Fused(TargetStart):
     """The trained pruned selector, fused into the dense network (Algorithm 1, lines 12 and 14).
@@ -92,6 +101,7 @@ class Fused(TargetStart):
         return Start(fused, selector.model if self.distillation else None, self.distillation)
 
 
+@target_start("trained_selector")
 @dataclass(frozen=True)
 class TrainedSelector(TargetStart):
     """The trained selector is the target (active learning): trained on the same labels, it is not trained twice."""

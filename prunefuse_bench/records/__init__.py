@@ -2,6 +2,7 @@
 
 from prunefuse_bench.records.environment import describe_environment
 from prunefuse_bench.records.results import load_results
+from prunefuse_bench.records.selectors import Shelf
 from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder
 
-__all__ = ["SCHEMA", "CellStore", "RunFolder", "describe_environment", "load_results"]
+__all__ = ["SCHEMA", "CellStore", "RunFolder", "Shelf", "describe_environment", "load_results"]

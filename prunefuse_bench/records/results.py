@@ -26,8 +26,10 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         labels, budget (share of the pool), accuracy and loss of the target, selector_accuracy, selector_parameters,
         target_parameters, and
 
+        - tied: how many samples of the budget's query were drawn by lot among equal scores;
         - selector_seconds: all that was spent to choose the labels of this budget (selectors trained on the earlier
-          budgets, scoring, ranking, synchronisation);
+          budgets, scoring, ranking, synchronisation; in the coreset protocol the selector's training on the whole pool,
+          which cells of a run share and which is charged to each of them, scoring, and the ranking for this budget);
         - target_seconds: all else that the target of this budget alone needs (its selector's training where it needs
           one, fusion, training);
         - total_seconds: all stages of the cell up to here, with the targets of all reported budgets and evaluation;
@@ -47,7 +49,7 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
 COLUMNS = (
     "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
     "selector_accuracy", "selector_parameters", "target_parameters", "selector_seconds", "target_seconds",
-    "total_seconds", "peak_memory_bytes", "epochs", "steps",
+    "total_seconds", "peak_memory_bytes", "epochs", "steps", "tied",
 )  # fmt: skip
 
 
@@ -71,7 +73,9 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
     }
     if not any(record["target"] for record in rounds):
         yield row
+    is_coreset = store.settings["protocol"] == "coreset"
     selector_spent = total = 0.0
+    shared: dict[str, float] = {}
     for record in rounds:
         seconds = {name: cost["seconds"] for name, cost in record["stages"].items()}
         # To choose this round's labels: scoring and ranking now, and the selectors of the rounds before.
@@ -80,6 +84,10 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
         finishing = seconds.get("target/start", 0.0) + seconds.get("target/train", 0.0)
         total += sum(seconds.values())
         selector_spent += choosing
+        if is_coreset:
+            # One selector and one scoring for all budgets (scored anew after an interruption), and a ranking for each.
+            shared |= {stage: seconds[stage] for stage in SELECTOR_STAGES if stage in seconds}
+            selector_spent, updating = sum(shared.values()), 0.0
         target, selector = record["target"], record["selector"]
         if target is not None:
             yield {
@@ -97,5 +105,6 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "peak_memory_bytes": record["peak_memory_bytes"],
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
+                "tied": record["tied"],
             }
         selector_spent += updating

@@ -5,6 +5,7 @@
     RUN/cells/ID/round-003.json        one whole round: rows, chosen indices, seconds by stage, environment
     RUN/cells/ID/selector-003.safetensors   the selector after the last whole round
     RUN/cells/ID/failure.json          why the cell failed, if it did
+    RUN/selectors/                     selectors that cells of the coreset protocol share
 
 A cell is finished when its last round is there: nothing says so but the rounds themselves.
 """
@@ -16,20 +17,19 @@ import dataclasses
 import json
 import resource
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
-import safetensors
-import safetensors.torch
 import torch
 
 from prunefuse_bench.atomic import write_atomically, write_json
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.errors import BadInput, CellLocked
-from prunefuse_bench.loop import Checkpoint, Outcome, Round, SavedSelector, Trained
-from prunefuse_bench.pruning import PrunedNetwork
+from prunefuse_bench.loop import Checkpoint, Outcome, Round
+from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
 from prunefuse_bench.training import Fit
 
 __all__ = ["SCHEMA", "CellStore", "RunFolder"]
@@ -125,7 +125,7 @@ class CellStore:
     def write_round(self, round_: Round, environment: Mapping[str, Any]) -> None:
         """Store a whole round. The selector first, then the round that makes it count, then the old selector goes."""
         if round_.selector is not None:
-            packed = _pack(round_.selector)
+            packed = pack_selector(round_.selector)
             write_atomically(self._selector_file(round_.number), lambda stream: stream.write(packed))
         write_json(
             self._round_file(round_.number),
@@ -136,6 +136,7 @@ class CellStore:
                 "target": _outcome(round_.target_outcome),
                 "stages": {name: dataclasses.asdict(cost) for name, cost in round_.stages.items()},
                 "peak_memory_bytes": _peak_memory_bytes(),
+                "tied": round_.tied,
                 "query": round_.query.tolist(),
                 "environment": environment,
             },
@@ -146,7 +147,12 @@ class CellStore:
 
     def write_failure(self, error: Exception) -> None:
         """Record why the cell cannot go on."""
-        reason = {"round": self.rounds_done, "error": type(error).__name__, "reason": str(error)}
+        reason = {
+            "round": self.rounds_done,
+            "error": type(error).__name__,
+            "reason": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
         write_json(self.folder / "failure.json", reason)
 
     def read_rounds(self) -> list[dict[str, Any]]:
@@ -162,7 +168,7 @@ class CellStore:
         last, selector = len(rounds) - 1, rounds[-1]["selector"]
         if selector is None:
             return Checkpoint(last, queries, None)
-        return Checkpoint(last, queries, _unpack(self._selector_file(last), Fit(**selector["fit"])))
+        return Checkpoint(last, queries, unpack_selector(self._selector_file(last), Fit(**selector["fit"])))
 
     def _round_file(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}.json"
@@ -224,6 +230,11 @@ class RunFolder:
         """The records of the cell with these settings, begun if there are none."""
         return CellStore.create(self.folder / "cells" / content_hash(settings), settings)
 
+    @property
+    def shelf(self) -> Shelf:
+        """Selectors that cells of this run share."""
+        return Shelf(self.folder / "selectors")
+
     def open_cell(self, cell: str) -> CellStore | None:
         """The records of a cell by its hash, or None if it was never begun."""
         return CellStore.open(self.folder / "cells" / cell)
@@ -238,28 +249,6 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
         "parameters": outcome.parameters,
         "fit": dataclasses.asdict(outcome.fit),
     }
-
-
-def _pack(selector: Trained) -> bytes:
-    """A selector as safetensors: its state and, for a pruned network, the steps that make its structure."""
-    network = selector.network
-    history = network.history if isinstance(network, PrunedNetwork) else None
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.model.state_dict().items()}
-    return safetensors.torch.save(state, {"pruning_history": json.dumps(history)})
-
-
-def _unpack(file: Path, fit: Fit) -> SavedSelector:
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            history = json.loads(opened.metadata()["pruning_history"])
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise BadInput(
-            f"{file}: expected the selector of the last whole round, but it is not readable ({error}); "
-            "remove the cell's folder to run it again"
-        ) from None
-    steps = None if history is None else tuple((name, output, idxs) for name, output, idxs in history)
-    return SavedSelector(state, steps, fit)
 
 
 def _peak_memory_bytes() -> int:

@@ -1,17 +1,34 @@
 """Training, evaluation and prediction of one network."""
 
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
+from prunefuse_bench.training.observer import History, HistoryRecorder, SnapshotRecorder, TrainingObserver
 from prunefuse_bench.training.precision import Precision, resolve_precision
-from prunefuse_bench.training.schedule import StepSchedule
-from prunefuse_bench.training.trainer import Diverged, Evaluation, Fit, TrainingRecipe, evaluate, fit, predict
+from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
+from prunefuse_bench.training.trainer import (
+    Diverged,
+    Evaluation,
+    Fit,
+    OptimizerName,
+    TrainingRecipe,
+    evaluate,
+    fit,
+    predict,
+)
 
 __all__ = [
+    "CosineSchedule",
     "Distillation",
     "Diverged",
     "Evaluation",
     "Fit",
+    "History",
+    "HistoryRecorder",
+    "OptimizerName",
     "Precision",
+    "Schedule",
+    "SnapshotRecorder",
     "StepSchedule",
+    "TrainingObserver",
     "TrainingRecipe",
     "distillation_loss",
     "evaluate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["PAPER_SEGMENTS", "StepSchedule"]
+__all__ = ["PAPER_SEGMENTS", "CosineSchedule", "Schedule", "StepSchedule"]
 
 PAPER_SEGMENTS = ((1.0, 0.01), (90.0, 0.1), (45.0, 0.01), (45.0, 0.001))
 """(epochs, learning rate) of the CIFAR experiments: 181 epochs with a first epoch to warm up."""
@@ -39,3 +39,33 @@ class StepSchedule:
             if step < total_steps * end / whole - 1e-9 * total_steps:
                 return rate
         return self.segments[-1][1]
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """A learning rate that goes from point to point along half a cosine wave; for the originals of some rivals.
+
+    Attributes:
+        epochs: length of the training in passes over the labeled set.
+        points: (share of the training, learning rate), from share 0 to share 1; equal neighbours keep it constant.
+        min_steps: as for :class:`StepSchedule`.
+    """
+
+    epochs: int
+    points: tuple[tuple[float, float], ...]
+    min_steps: int = 0
+
+    def epochs_for(self, steps_per_epoch: int) -> int:
+        """Epochs after the floor on optimisation steps."""
+        return max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
+
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """Learning rate of optimisation step ``step`` (from 0) of ``total_steps``."""
+        share = step / total_steps
+        for (start, first), (end, last) in zip(self.points, self.points[1:], strict=False):
+            if share < end:
+                return last + (first - last) * (1 + math.cos(math.pi * (share - start) / (end - start))) / 2
+        return self.points[-1][1]
+
+
+Schedule = StepSchedule | CosineSchedule
