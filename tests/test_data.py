@@ -12,7 +12,7 @@ import torch
 from flat_images import png
 from PIL import Image
 
-from prunefuse_bench.data import DATASETS, DatasetRequest, load_dataset
+from prunefuse_bench.data import DATASETS, DatasetRequest, load_dataset, subset
 from prunefuse_bench.data import archive as archive_module
 from prunefuse_bench.data.published import read_idx
 from prunefuse_bench.errors import BadInput
@@ -253,3 +253,19 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
     with pytest.raises(BadInput, match=r"cannot be downloaded \(no network\); download it where there is a network"):
         load_dataset("cifar10", DatasetRequest(tmp_path))
+
+
+def test_a_smaller_pool_has_the_same_share_of_every_class_and_is_always_the_same() -> None:
+    whole = load_dataset("digits")
+    part = subset(whole, 500)
+    counts, shares = torch.bincount(part.train_labels), torch.bincount(whole.train_labels) * 500 / 1437
+    assert len(part.train_labels) == 500
+    assert (counts - shares).abs().max() <= 1
+    assert part.title == "digits, 500 of 1,437"
+    assert part.sha256() == subset(whole, 500).sha256() != whole.sha256()
+    assert part.test_images is whole.test_images
+    bigger = {image.numpy().tobytes() for image in subset(whole, 600).train_images}
+    assert all(image.numpy().tobytes() in bigger for image in part.train_images)
+    assert subset(whole, 1437).sha256() != part.sha256()
+    with pytest.raises(BadInput, match="at most the 1437 training images, got 1438"):
+        subset(whole, 1438)

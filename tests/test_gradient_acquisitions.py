@@ -36,8 +36,7 @@ def random_opinions(count: int = 60, *, classes: int = 4, dimension: int = 3, se
 
 
 def choose(name: str, k: int, opinions: Opinions, **options: object) -> list[int]:
-    acquisition = ACQUISITIONS[name]
-    return acquisition.choose(k, opinions, acquisition.check_options(options)).indices.tolist()
+    return ACQUISITIONS[name].choose(k, opinions, options).indices.tolist()
 
 
 def gradients_of(opinions: Opinions) -> Floats:

@@ -81,8 +81,8 @@ def subset(dataset: ImageDataset, train_size: int) -> ImageDataset:
     by_class = torch.argsort(labels, stable=True)
     sizes = torch.bincount(labels)
     place = torch.arange(count) - (sizes.cumsum(0) - sizes)[labels[by_class]]
-    share = torch.empty(count, dtype=torch.float64)
-    share[by_class] = (place + 0.5) / sizes[labels[by_class]]  # where in its class, 0 to 1: a cut takes equal shares
+    share = torch.empty(count, dtype=torch.float64)  # where in its class, 0 to 1: a cut takes equal shares
+    share[by_class] = (place.double() + 0.5) / sizes[labels[by_class]]
     chosen = lot[torch.argsort(share, stable=True)[:train_size]].sort().values
     return dataclasses.replace(
         dataset,
