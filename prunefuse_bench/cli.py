@@ -35,6 +35,12 @@ console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no w
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 
+MethodsFrom = Annotated[
+    list[Path] | None,
+    typer.Option("--methods-from", metavar="FILE.py", help="A Python file with methods of your own. Repeatable."),
+]
+
+
 @app.command()
 def run(
     suite: Annotated[
@@ -49,6 +55,7 @@ def run(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the suite's: 0-2, or 0,3,5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    methods_from: MethodsFrom = None,
 ) -> None:
     """Run every method of a suite and print the leaderboard.
 
@@ -61,9 +68,12 @@ def run(
       prunefuse-bench run my-suite.yaml --out runs/mine --resume
     """
     from prunefuse_bench.config import load_suite
+    from prunefuse_bench.recipe import load_file
     from prunefuse_bench.report import write_leaderboard
     from prunefuse_bench.runner import plan, run_cells
 
+    for file in methods_from or ():
+        load_file(file)
     asked = load_suite(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])])
     folder = out or Path("runs") / asked.name
     with _LiveView() as view:
@@ -90,22 +100,35 @@ def report(
 
 
 @app.command("methods")
-def list_methods() -> None:
-    """List the methods, their parameters, and the acquisitions that they can use."""
-    from prunefuse_bench.acquisition import ACQUISITIONS
-    from prunefuse_bench.recipe import methods
+def list_methods(
+    methods_from: MethodsFrom = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print docs/methods.md instead: every setting and deviation.")
+    ] = False,
+) -> None:
+    """List the methods with their cost, and the parts that they are made of."""
+    from prunefuse_bench.recipe import PROTOCOLS, load_file, methods
+    from prunefuse_bench.recipe.catalogue import HEADINGS, acquisition_rows, markdown_page, part_rows
 
-    found = methods().items()
+    for file in methods_from or ():
+        load_file(file)
+    if markdown:
+        print(markdown_page(), end="")
+        return
+    for protocol in PROTOCOLS:
+        rows = [
+            (name, m.summary, m.build().cost_formula(protocol), "\n".join(f"{k}={v}" for k, v in m.parameters.items()))
+            for name, m in methods(protocol).items()
+        ]
+        columns = "method", "what it does", "selector FLOPs by the paper's rule", "parameters and defaults"
+        _print_table(f"{HEADINGS[protocol]}: protocol {protocol}", columns, rows)
     _print_table(
-        "Methods",
-        ("method", "what it does", "parameters and defaults", "source"),
-        [(m.name, m.summary, "\n".join(f"{k}={v}" for k, v in m.parameters.items()), m.source) for _, m in found],
+        "Acquisitions (higher is chosen first, equal scores are drawn by lot)",
+        ("acquisition", "what it is", "needs", "options", "source"),
+        [(name, summary, needs, options, source) for name, summary, _, needs, options, source in acquisition_rows()],
     )
-    _print_table(
-        "Acquisitions (higher is chosen first)",
-        ("acquisition", "what it is", "needs", "source"),
-        [(a.name, a.summary, (a.needs.name or "").lower(), a.source) for _, a in ACQUISITIONS.items()],
-    )
+    parts = [(row.kind, row.name, row.summary, row.settings) for row in part_rows()]
+    _print_table("Other parts, for the method combine", ("part", "name", "what it is", "settings"), parts)
 
 
 @app.command("datasets")

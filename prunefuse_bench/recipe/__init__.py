@@ -9,7 +9,7 @@ from prunefuse_bench.recipe.committee import (
     Snapshots,
     committee,
 )
-from prunefuse_bench.recipe.method import Method, load_outside_parts, method, methods, resolve_recipe
+from prunefuse_bench.recipe.method import Method, load_file, load_outside_parts, method, methods, resolve_recipe
 from prunefuse_bench.recipe.own_training import OwnTraining
 from prunefuse_bench.recipe.parts import PartEntry, make_part, part_parameters
 from prunefuse_bench.recipe.proxy import PROXIES, Proxy, Pruned, Smaller, Target, proxy
@@ -51,6 +51,7 @@ __all__ = [
     "Trained",
     "TrainedSelector",
     "committee",
+    "load_file",
     "load_outside_parts",
     "make_part",
     "method",

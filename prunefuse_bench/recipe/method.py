@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -18,7 +22,7 @@ from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.recipe.recipe import PROTOCOLS, ProtocolName, Recipe
 from prunefuse_bench.registry import Registry
 
-__all__ = ["ENTRY_POINTS", "Method", "load_outside_parts", "method", "methods", "resolve_recipe"]
+__all__ = ["ENTRY_POINTS", "Method", "load_file", "load_outside_parts", "method", "methods", "resolve_recipe"]
 
 ENTRY_POINTS = "prunefuse_bench"
 """Group of the entry points by which packages from outside bring methods and parts: each names a module to import."""
@@ -75,11 +79,15 @@ def methods(protocol: ProtocolName = "active_learning") -> Registry[Method]:
     Raises:
         BadInput: a package from outside cannot be loaded.
     """
+    _load_own()
+    load_outside_parts()
+    return _METHODS[protocol]
+
+
+def _load_own() -> None:
     package = importlib.import_module("prunefuse_bench.baselines")
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    load_outside_parts()
-    return _METHODS[protocol]
 
 
 @functools.cache
@@ -91,6 +99,7 @@ def load_outside_parts() -> tuple[str, ...]:
     Raises:
         BadInput: one cannot be imported, or takes a name that is taken.
     """
+    _load_own()  # first, so that a name taken twice is the other's fault
     found = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
     for point in found:
         try:
@@ -101,6 +110,30 @@ def load_outside_parts() -> tuple[str, ...]:
                 "mend that package or uninstall it"
             ) from error
     return tuple(point.name for point in found)
+
+
+def load_file(file: Path) -> None:
+    """Run a Python file that registers methods and parts by the decorators.
+
+    Raises:
+        BadInput: it cannot be run, or takes a name that is taken.
+    """
+    if not file.is_file():
+        raise BadInput(f"--methods-from {file}: expected a Python file, but there is none")
+    load_outside_parts()
+    name = f"prunefuse_bench_methods_from_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return
+    specification = importlib.util.spec_from_file_location(name, file)
+    if specification is None or specification.loader is None:
+        raise BadInput(f"--methods-from {file}: expected a Python file (.py)")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise BadInput(f"--methods-from {file}: {type(error).__name__}: {error}") from error
 
 
 def resolve_recipe(entry: str | Mapping[str, Any], protocol: ProtocolName = "active_learning") -> Recipe:

@@ -29,6 +29,11 @@ class OwnTraining:
     optimizer: OptimizerName | None = None
     augmentation: Augmentation | None = None
 
+    def describe(self) -> str:
+        """What is replaced, in one line."""
+        changes = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes if value is not None)
+
     def apply(self, training: TrainingRecipe) -> TrainingRecipe:
         """The task's training with these changes."""
         changes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

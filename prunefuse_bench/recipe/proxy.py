@@ -46,6 +46,16 @@ class Proxy(ABC):
     def parameters(self) -> str:
         """The selector's number of parameters as cost formulas name it: P is the target's."""
 
+    @property
+    def fusible(self) -> bool:
+        """Whether ``start`` gives a :class:`prunefuse_bench.PrunedNetwork`, which can be fused into the target."""
+        return False
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the trained selector can be the target."""
+        return False
+
 
 PROXIES: Registry[type[Proxy]] = Registry("proxy")
 proxy = part_decorator(PROXIES)
@@ -65,6 +75,11 @@ class Target(Proxy):
     def parameters(self) -> str:
         """All of them."""
         return "P"
+
+    @property
+    def is_target(self) -> bool:
+        """It is."""
+        return True
 
 
 @proxy("pruned")
@@ -88,6 +103,11 @@ class Pruned(Proxy):
     def parameters(self) -> str:
         """Nearly (1 - p)^2 P."""
         return "P_pruned"
+
+    @property
+    def fusible(self) -> bool:
+        """It is."""
+        return True
 
 
 @proxy("smaller")

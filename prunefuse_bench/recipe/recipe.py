@@ -10,7 +10,7 @@ from prunefuse_bench.acquisition import ACQUISITIONS, Acquisition, Needs
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.recipe.committee import Committee, OnePass
 from prunefuse_bench.recipe.own_training import OwnTraining
-from prunefuse_bench.recipe.proxy import Proxy, Pruned, Target
+from prunefuse_bench.recipe.proxy import Proxy, Target
 from prunefuse_bench.recipe.target_start import Fresh, Fused, TargetStart, TrainedSelector
 
 __all__ = ["PROTOCOLS", "ProtocolName", "Recipe"]
@@ -82,11 +82,11 @@ class Recipe:
                 for need, words in _WORDS.items()
             ),
             (
-                isinstance(self.target_start, Fused) and not isinstance(self.proxy, Pruned),
+                isinstance(self.target_start, Fused) and not self.proxy.fusible,
                 f"only a pruned proxy can be fused into the target, got {self.proxy}",
             ),
             (
-                isinstance(self.target_start, TrainedSelector) and not isinstance(self.proxy, Target),
+                isinstance(self.target_start, TrainedSelector) and not self.proxy.is_target,
                 f"only the target itself as proxy can become the target, got {self.proxy}",
             ),
             (

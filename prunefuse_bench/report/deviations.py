@@ -15,7 +15,11 @@ Settings = Mapping[str, Any]
 PAPER_EPOCHS = 181
 PAPER_SEEDS = 3
 PAPER_DATASETS = ("cifar10", "cifar100")
-PAPER_BUDGETS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5)
+PAPER_BUDGETS = {"active_learning": (0.02, 0.1, 0.2, 0.3, 0.4, 0.5), "coreset": (0.25, 0.5)}
+PROTOCOLS = {
+    "active_learning": "active learning (Algorithm 1)",
+    "coreset": "coreset selection: the selector is trained on the whole pool, scores it and picks once",
+}
 PAPER_TRAINING = {"batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4}
 PAPER_AUGMENTATION = {"crop_padding": 4, "flip": True}
 
@@ -35,13 +39,14 @@ def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Ite
         f"{schedule['epochs']} epochs (the paper: {PAPER_EPOCHS}), at least {schedule['min_steps']} optimisation "
         f"steps, batch {training['batch_size']}, {training['precision']}",
     )
+    yield "Protocol", PROTOCOLS[settings["protocol"]]
     yield "Seeds", ", ".join(map(str, seeds))
 
 
 def deviations(cells: Sequence[Settings]) -> Iterator[str]:
     """Every difference from the paper's CIFAR experiments (section 9.3) that these cells of one task make."""
     task = cells[0]["task"]
-    yield from _data(task, {cell["seed"] for cell in cells})
+    yield from _data(task, cells[0]["protocol"], {cell["seed"] for cell in cells})
     yield from _training(task["training"])
     starts = [cell["recipe"]["target_start"] for cell in cells]
     if temperatures := {f"{s['distillation']['temperature']:g}" for s in starts if s.get("distillation")}:
@@ -50,15 +55,17 @@ def deviations(cells: Sequence[Settings]) -> Iterator[str]:
         yield "Fine-tuning at a synchronisation takes the task's full schedule; the paper's costs fit 110 epochs."
 
 
-def _data(task: Settings, seeds: set[int]) -> Iterator[str]:
+def _data(task: Settings, protocol: str, seeds: set[int]) -> Iterator[str]:
     data = task["dataset"]
     if data["name"] not in PAPER_DATASETS:
         yield "Data: not a data set of the paper."
     budgets = [count / data["train_size"] for count in task["label_counts"]]
-    if any(all(abs(budget - known) > 0.001 for known in PAPER_BUDGETS) for budget in budgets):
-        yield f"Budgets: {', '.join(f'{100 * budget:.3g}%' for budget in budgets)} instead of 2, 10, 20, 30, 40, 50%."
-    elif len(budgets) < len(PAPER_BUDGETS):
-        yield f"Budgets: only {', '.join(f'{100 * budget:.3g}%' for budget in budgets)}; the paper goes on to 50%."
+    known = PAPER_BUDGETS[protocol]
+    listed = ", ".join(f"{100 * budget:.3g}%" for budget in budgets)
+    if any(all(abs(budget - paper) > 0.001 for paper in known) for budget in budgets):
+        yield f"Budgets: {listed} instead of {', '.join(f'{100 * budget:.3g}' for budget in known)}%."
+    elif len(budgets) < len(known):
+        yield f"Budgets: only {listed}; the paper goes on to 50%."
     if len(seeds) < PAPER_SEEDS:
         yield f"Seeds: {len(seeds)} instead of {PAPER_SEEDS}; differences that one seed shows may be chance."
 

@@ -35,6 +35,7 @@ class Leaderboard:
         title: data set and target network.
         facts: how it was run, (name, value).
         deviations: where that differs from the paper.
+        methods: notes on single methods: what differs from their originals, how much was drawn by lot.
         table: one row per method in order of first appearance, strings ready to print.
         problems: cells that are missing, unfinished or failed, with the reason.
     """
@@ -42,6 +43,7 @@ class Leaderboard:
     title: str
     facts: tuple[tuple[str, str], ...]
     deviations: tuple[str, ...]
+    methods: tuple[str, ...]
     table: pandas.DataFrame
     problems: tuple[str, ...]
 
@@ -54,6 +56,7 @@ class Leaderboard:
         for heading, entries in (
             ("Cells without a result", self.problems),
             ("Differs from the paper", self.deviations),
+            ("Notes on the methods", self.methods),
         ):
             if entries:
                 lines += ["", f"## {heading}", "", *(f"- {_escape(entry)}" for entry in entries)]
@@ -80,6 +83,7 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
                 "title": board.title,
                 "facts": [{"name": name, "value": value} for name, value in board.facts],
                 "deviations": list(board.deviations),
+                "methods": list(board.methods),
                 "problems": list(board.problems),
                 "table": board.table.to_dict(orient="records"),
                 "results": json.loads(results[results["run"] == str(run)].to_json(orient="records")),
@@ -103,12 +107,25 @@ def _leaderboard(run: Path) -> Leaderboard:
         title=f"{suite['dataset']}, {suite['model']}",
         facts=(*describe_task(stores[0].settings, suite["dataset"], seeds), *_machines(stores)),
         deviations=tuple(deviations([store.settings for store in stores])),
+        methods=tuple(_method_notes(suite["cells"], stores)),
         table=_table(results),
         problems=tuple(
             f"{row['method']}, seed {row['seed']}: {row['status']} ({row['reason'] or 'stopped'})"
             for row in problems.to_dict(orient="records")
         ),
     )
+
+
+def _method_notes(cells: Sequence[dict[str, Any]], stores: Sequence[CellStore]) -> Iterator[str]:
+    """Deviations of each method, and the share of its choice that was drawn by lot among equal scores."""
+    for method, notes in {cell["method"]: cell["notes"] for cell in cells}.items():
+        yield from (f"{method}: {note}" for note in notes)
+        ids = {cell["id"] for cell in cells if cell["method"] == method}
+        rounds = [r for store in stores if store.folder.name in ids for r in store.read_rounds()]
+        chosen = sum(len(record["query"]) for record in rounds if record["tied"] is not None)
+        tied = sum(record["tied"] or 0 for record in rounds)
+        if tied:
+            yield f"{method}: {100 * tied / chosen:.2g}% of the samples chosen were drawn by lot among equal scores."
 
 
 def _machines(stores: list[CellStore]) -> Iterator[tuple[str, str]]:
