@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunefuse_bench.acquisition import ACQUISITIONS, Acquisition, Needs, Opinions
+from prunefuse_bench.acquisition import ACQUISITIONS, Acquisition, Needs, Opinions, StoredMembers, top_k_by_lot
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.randomness import generator
 
@@ -90,3 +90,32 @@ def test_what_an_acquisition_returns_is_checked(returned: Tensor, message: str) 
 def test_unknown_acquisition_suggests_the_nearest() -> None:
     with pytest.raises(BadInput, match="unknown acquisition 'entropie': did you mean 'entropy'"):
         ACQUISITIONS["entropie"]
+
+
+def test_equal_scores_are_drawn_by_lot_and_counted() -> None:
+    scores = torch.tensor([0.0, 1.0, 1.0, 2.0, 1.0, 0.0])
+    chosen = set()
+    for seed in range(40):
+        positions, tied = top_k_by_lot(scores, 2, generator(seed, "lot"))
+        assert positions[0] == 3
+        assert tied == 1  # one of the two was drawn among three that are equal
+        chosen.add(int(positions[1]))
+    assert chosen == {1, 2, 4}
+    assert top_k_by_lot(scores, 4, generator(0, "lot"))[1] == 0  # all three were taken: nothing was decided by lot
+    assert top_k_by_lot(scores, 6, generator(0, "lot"))[1] == 0
+    assert top_k_by_lot(scores, 0, generator(0, "lot"))[1] == 0
+
+
+def test_few_votes_make_many_ties_and_the_choice_says_so() -> None:
+    """Five members have few different votes: what is drawn by lot must not follow the order of the pool."""
+    logits = torch.zeros(5, 100, 3)
+    logits[0, :50, 1] = 1  # one of five disagrees about the first half
+    members = StoredMembers(logits)
+    draws = [
+        ACQUISITIONS["variation_ratio"].choose(10, Opinions(torch.arange(100), generator(seed, "lot"), members=members))
+        for seed in range(30)
+    ]
+    assert all(choice.tied == 10 for choice in draws)
+    places = torch.cat([choice.indices for choice in draws])
+    assert places.max() < 50
+    assert 20 < places.float().mean() < 29

@@ -173,3 +173,32 @@ def test_help_of_run_teaches(run_cli: RunCli) -> None:
     assert "--set" in printed
     assert "prunefuse-bench run quick" in printed
     assert "--set 'recipes=[random, al]'" in printed
+
+
+def test_the_page_of_methods_is_what_the_code_says(run_cli: RunCli) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    code, printed, _ = run_cli("methods", "--markdown")
+    assert code == 0
+    assert printed == page, "write it anew: prunefuse-bench methods --markdown > docs/methods.md"
+
+
+def test_every_method_of_the_paper_and_more_is_listed_with_its_cost(run_cli: RunCli) -> None:
+    from prunefuse_bench.recipe.catalogue import method_rows
+
+    expected = {
+        "active_learning": "random al svp bald batchbald alse badge kcenters typiclust prunefuse prunefuse+bald "
+        "prunefuse+alse margin combine",
+        "coreset": "entropy least-confidence forgetting el2n moderate css kcenters gradmatch glister random margin "
+        "typiclust prunefuse combine",
+    }
+    _, printed, _ = run_cli("methods")
+    for protocol, names in expected.items():
+        rows = list(method_rows(protocol))  # type: ignore[arg-type]
+        assert {row.name for row in rows} >= set(names.split())
+        for row in rows:
+            assert row.summary.endswith((".", ")"))
+            assert row.source
+            assert row.cost == "0" if row.name == "random" else "P" in row.cost
+            assert row.name in printed
+            # Whoever asks for the original's way is told what is not reproduced.
+            assert row.preset != "faithful" or any("not reproduced" in note for note in row.notes), row.name

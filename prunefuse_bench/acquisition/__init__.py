@@ -1,8 +1,14 @@
 """How opinions become a choice of k samples."""
 
 from prunefuse_bench.acquisition import (  # they register their acquisitions
+    badge,
+    batchbald,
+    clusters,
     committee,
     diversity,
+    gradients,
+    history,
+    prototypes,
     random,
     uncertainty,
 )
@@ -28,9 +34,15 @@ __all__ = [
     "Opinions",
     "StoredMembers",
     "acquisition",
+    "badge",
     "batch_acquisition",
+    "batchbald",
+    "clusters",
     "committee",
     "diversity",
+    "gradients",
+    "history",
+    "prototypes",
     "random",
     "top_k_by_lot",
     "uncertainty",
