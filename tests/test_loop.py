@@ -178,3 +178,52 @@ def test_what_does_not_change_the_result_does_not_change_the_identity(tiny: Path
         "recipes=[{method: prunefuse, ratio: 0.6}]",
     ]
     assert len({identity(), *(identity(change) for change in changes)}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs"),
+    [
+        ("{method: svp, model: resnet8, width: 0.125, preset: faithful}", 181),
+        ("{method: alse, preset: faithful}", 200),
+        ("{method: bald, preset: faithful}", 50),
+    ],
+)
+def test_a_faithful_preset_trains_by_the_originals_settings_whatever_the_tasks(
+    tiny: Path, recipe: str, epochs: int
+) -> None:
+    fair, faithful = plan_cells(tiny, recipe.replace("faithful", "fair"), recipe, budgets="[0.02, 0.03]")
+    assert fair.identity != faithful.identity
+    assert fair.recipe.own_training is None
+    for round_ in run(faithful):
+        assert round_.target_outcome is not None
+        assert round_.target_outcome.fit.epochs == epochs
+    assert all(round_.target_outcome.fit.epochs < epochs for round_ in run(fair))  # type: ignore[union-attr]
+
+
+def test_a_selector_that_nobody_asks_any_more_is_not_trained(tiny: Path) -> None:
+    (cell,) = plan_cells(tiny, "bald")
+    rounds = run(cell)
+    assert ["selector/train" in round_.stages for round_ in rounds] == [True, True, False]
+    assert all("target/train" in round_.stages for round_ in rounds)
+    (cell,) = plan_cells(tiny, "prunefuse+bald")
+    assert all("selector/train" in round_.stages for round_ in run(cell))
+
+
+def test_balds_target_is_trained_as_every_other_target(tiny: Path) -> None:
+    """The first labels are the same, so the first targets of random, bald and svp are the same to the bit."""
+    cells = plan_cells(tiny, "random", "bald", "{method: svp, model: resnet8, width: 0.125}", "alse")
+    losses = {run(cell)[0].target_outcome.evaluation.loss for cell in cells}  # type: ignore[union-attr]
+    assert len(losses) == 1
+
+
+@pytest.mark.parametrize("recipe", ["alse", "bald", "badge", "typiclust", "batchbald", "prunefuse+alse"])
+def test_going_on_with_committees_and_batches_gives_the_same_rest(tiny: Path, tmp_path: Path, recipe: str) -> None:
+    (cell,) = plan_cells(tiny, recipe)
+    rounds = run(cell)
+    store = CellStore.create(tmp_path / "cell", cell.settings)
+    store.write_round(rounds[0], {})
+    again = list(active_learning(Cell(cell.task, cell.recipe, cell.seed), store.checkpoint()))
+    for first, second in zip(rounds[1:], again, strict=True):
+        assert torch.equal(first.query, second.query)
+        assert first.target_outcome == second.target_outcome
+        assert first.tied == second.tied

@@ -34,7 +34,7 @@ from prunefuse_bench.training import Fit
 
 __all__ = ["SCHEMA", "CellStore", "RunFolder"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the records' layout and meaning; part of every cell's settings, so older results are never mixed in."""
 
 
