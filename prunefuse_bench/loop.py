@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -207,10 +207,6 @@ def coreset(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
         yield cell.close_round(number, pick.indices, target, selector, chosen, pick.tied)
 
 
-PROTOCOL_LOOPS: dict[ProtocolName, Any] = {"active_learning": active_learning, "coreset": coreset}
-"""The loop of each protocol: (cell, after) -> rounds."""
-
-
 class Cell:
     """One (task, recipe, seed) at work: the pool, the ledger, and the steps of the protocols.
 
@@ -234,6 +230,7 @@ class Cell:
         self.test_labels = task.dataset.test_labels.to(task.device)
         self.example_input = task.training.normalisation.apply(self.pool.images[:1])
         self.ledger = Ledger(task.device)
+        self._evaluated: tuple[Trained, Outcome] | None = None
 
     def new_target(self) -> nn.Module:
         """The dense network with its initial weights, the same for every method of this seed."""
@@ -313,7 +310,7 @@ class Cell:
                     seed=derive_seed(self.seed, "committee", number),
                     progress=functools.partial(self.progress, "selector/infer"),
                 )
-                opinions = self.recipe.committee.ask(selector, question)
+                opinions = self._answer(selector, question)
                 cost.samples += self.recipe.committee.passes * len(candidates)
                 if labeled is not None and Needs.LABELED in acquisition.needs:
                     cost.samples += len(labeled)
@@ -321,6 +318,21 @@ class Cell:
             labels = self.pool.everything.labels if Needs.LABELS in acquisition.needs else None
             history = selector.history if selector and Needs.HISTORY in acquisition.needs else None
             opinions = dataclasses.replace(opinions, labels=labels, history=history)
+        return opinions
+
+    def _answer(self, selector: Trained, question: Question) -> Opinions:
+        """What the committee says; whatever a committee of the user's own does, the other cells go on."""
+        committee = f"method {self.recipe.label!r}: committee {type(self.recipe.committee).__name__}"
+        try:
+            opinions = self.recipe.committee.ask(selector, question)
+        except Exception as error:
+            raise CellFailed(f"{committee} raised {type(error).__name__}: {error}") from error
+        said = (opinions.indices, opinions.logits, opinions.features, opinions.members)
+        if any(one is not None and len(one) != len(question.indices) for one in said):
+            raise CellFailed(
+                f"{committee}: expected opinions about {len(question.indices)} candidates, "
+                f"got {[len(one) for one in said if one is not None]}"
+            )
         return opinions
 
     def draws_for(self, opinions: Opinions, number: int) -> Opinions:
@@ -430,10 +442,22 @@ class Cell:
         return Trained(dataclasses.replace(network, model=model), result, tuple(snapshots.snapshots), history)
 
     def _evaluate(self, trained: Trained, stage: str) -> Outcome:
+        if self._evaluated and self._evaluated[0] is trained:  # the coreset protocol has one selector for all rounds
+            return self._evaluated[1]
         model = trained.network.model
         with self.ledger.stage(stage) as cost:
             evaluation = evaluate(model, self.test_images, self.test_labels, self.training)
             cost.samples += len(self.test_images)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
-        return Outcome(evaluation, trained.fit, count_parameters(model))
+        outcome = Outcome(evaluation, trained.fit, count_parameters(model))
+        if stage == "selector/eval":
+            self._evaluated = (trained, outcome)
+        return outcome
+
+
+PROTOCOL_LOOPS: dict[ProtocolName, Callable[[Cell, Checkpoint | None], Iterator[Round]]] = {
+    "active_learning": active_learning,
+    "coreset": coreset,
+}
+"""The loop of each protocol."""

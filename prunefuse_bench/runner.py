@@ -205,7 +205,15 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         width=task.width,
     )
     for recipe in recipes:
-        recipe.proxy.start(target, example, seed=0)
+        try:
+            recipe.proxy.start(target, example, seed=0)
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"method {recipe.label!r}: its proxy {recipe.proxy} cannot be made from {task.model}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:

@@ -119,3 +119,11 @@ def test_few_votes_make_many_ties_and_the_choice_says_so() -> None:
     places = torch.cat([choice.indices for choice in draws])
     assert places.max() < 50
     assert 20 < places.float().mean() < 29
+
+
+def test_features_of_labeled_samples_that_are_not_numbers_are_refused() -> None:
+    bad = opinions()
+    assert bad.labeled_features is not None
+    bad.labeled_features[1] = math.nan
+    with pytest.raises(CellFailed, match=r"'kcenters': .*row 13.*labeled"):
+        ACQUISITIONS["kcenters"].choose(2, bad)

@@ -62,18 +62,21 @@ def match_reference(g: Floats, share: int, regularisation: float) -> list[int]:
         best = max((i for i in range(len(g)) if i not in support), key=lambda i: g[i] @ left, default=None)
         if best is None or g[best] @ left <= 1e-9 * np.linalg.norm(target) * np.linalg.norm(g[best]):
             break
-        support, weights = [*support, best], np.append(weights, 0.0)
-        while True:
-            solution = ridge(g[support], target, regularisation)
-            if (solution > 0).all():
-                break
-            falling = solution <= 0
-            stop = (weights[falling] / (weights[falling] - solution[falling])).min()
-            weights = weights + stop * (solution - weights)
-            gone = int(np.where(falling, weights, np.inf).argmin())
-            support, weights = support[:gone] + support[gone + 1 :], np.delete(weights, gone)
-        weights = solution
+        support, weights = add_reference(g, [*support, best], np.append(weights, 0.0), regularisation)
     return support
+
+
+def add_reference(g: Floats, support: list[int], weights: Floats, regularisation: float) -> tuple[list[int], Floats]:
+    """From these weights towards those of least error, without the samples whose weights become zero on the way."""
+    while True:
+        solution = ridge(g[support], g.sum(0), regularisation)
+        if (solution > 0).all():
+            return support, solution
+        falling = solution <= 0
+        stop = (weights[falling] / (weights[falling] - solution[falling])).min()
+        weights = weights + stop * (solution - weights)
+        gone = int(np.where(falling, weights, np.inf).argmin())
+        support, weights = support[:gone] + support[gone + 1 :], np.delete(weights, gone)
 
 
 def ridge(g: Floats, target: Floats, regularisation: float) -> Floats:
@@ -141,6 +144,41 @@ class TestGradMatch:
             assert error(g[matched], weights) == pytest.approx(error(g, best), abs=1e-8)
             if regularisation:  # else the weights are not unique
                 assert sorted(matched) == np.nonzero(best > 1e-9)[0].tolist()
+
+    def test_several_samples_may_have_to_go_for_one(self) -> None:
+        removed = Counter()
+        for seed in (0, 1, 2, 109, 158, 278):  # the last ones go wrong if the way to the best weights is left out
+            generator = torch.Generator().manual_seed(seed)
+            features = (torch.randn(100, 40, generator=generator) + 0.3).double()
+            errors = torch.tensor([[-0.5, 0.5]], dtype=torch.float64).expand(100, 2)
+            g = (errors[:, :, None] * features[:, None, :]).flatten(1).numpy()
+            match = gradients._Match(errors, features, torch.from_numpy(np.square(g).sum(1)), 100, 0.05)
+            support: list[int] = []
+            weights = np.zeros(0)
+            for row in range(100):  # not in the order of a pursuit, where this is rare
+                along = g[row] @ (g.sum(0) - weights @ g[support])
+                if along <= 1e-6:
+                    continue
+                before = len(support)
+                support, weights = add_reference(g, [*support, row], np.append(weights, 0.0), 0.05)
+                removed[before + 1 - len(support)] += 1
+                assert match.add(row, torch.tensor(along))
+                assert match.rows_in_order.tolist() == support
+                by_row = dict(zip(match.rows.tolist(), match._weights.tolist(), strict=True))
+                assert [by_row[row] for row in support] == pytest.approx(weights.tolist(), rel=1e-8)
+        assert removed[2] + removed[3] > 20
+
+    def test_a_combination_of_what_is_matched_is_refused_without_a_penalty(self) -> None:
+        errors = torch.tensor([[-0.5, 0.5]], dtype=torch.float64).expand(3, 2)
+        features = torch.tensor([[1.0, 2.0], [1e5, 2e5], [0.0, 1e-3]], dtype=torch.float64)
+        squared_norms = errors.square().sum(1) * features.square().sum(1)
+        along = torch.tensor(1.0, dtype=torch.float64)
+        for regularisation, fits in ((0.0, False), (1.0, True)):
+            match = gradients._Match(errors, features, squared_norms, 3, regularisation)
+            assert match.add(0, along)
+            assert match.add(1, along) == fits
+            assert match.rows_in_order.tolist() == ([0, 1] if fits else [0])
+            assert match.add(2, along)
 
     def test_weights_stay_right_over_hundreds_of_updates(self) -> None:
         opinions = random_opinions(count=600, classes=6, dimension=40)

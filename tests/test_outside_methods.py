@@ -40,8 +40,8 @@ def call(packages: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
 def test_the_example_appears_among_the_methods(installed: Path) -> None:
     listed = call(installed, "methods")
     assert listed.returncode == 0, listed.stderr
-    for name in ("density", "mirror", "information_density", "P_half", "half"):
-        assert name in listed.stdout or name == "P_half"
+    for name in ("density", "mirror", "information_density", "half"):
+        assert name in listed.stdout
     assert "information_density" not in call(installed.parent / "none", "methods").stdout
 
 
@@ -70,9 +70,10 @@ def test_methods_from_a_file(installed: Path, tiny: Path, tmp_path: Path) -> Non
 
 
 BROKEN = """
+from dataclasses import dataclass
 import torch
 from prunefuse_bench.acquisition import Needs, acquisition, batch_acquisition
-from prunefuse_bench.recipe import Recipe, method
+from prunefuse_bench.recipe import Committee, Recipe, committee, method
 
 def broken(name, choose):
     batch_acquisition(name, needs=Needs.NOTHING, source="a test")(choose)
@@ -81,6 +82,29 @@ def broken(name, choose):
 def score(name, values):
     acquisition(name, needs=Needs.NOTHING, source="a test")(values)
     method(name, source="a test")(lambda: Recipe(name, acquisition=name))
+
+@committee("wrong-committee")
+@dataclass(frozen=True)
+class Wrong(Committee):
+    provides = Needs.LOGITS
+
+    def ask(self, selector, question):
+        raise RuntimeError("no idea")
+
+@committee("short-committee")
+@dataclass(frozen=True)
+class Short(Committee):
+    provides = Needs.LOGITS
+
+    def ask(self, selector, question):
+        return question.answer(logits=torch.zeros(5, 10))
+
+def make(name, kind):
+    return lambda: Recipe(name, committee=kind())
+
+for kind in (Wrong, Short):
+    name = kind.__name__.lower() + "-committee"
+    method(name, source="a test")(make(name, kind))
 
 broken("twice", lambda k, opinions: torch.zeros(k, dtype=torch.int64))
 broken("outside", lambda k, opinions: torch.arange(k) + len(opinions) - 1)
@@ -106,6 +130,8 @@ def test_a_method_that_chooses_wrongly_fails_its_cell_by_name_and_the_others_go_
         "a-list": "expected 43 positions, int64 [43], got list",
         "raises": "raised KeyError: 'missing'",
         "not-a-number": "scores: 1408 of 1408 rows cannot be ranked (NaN), the first is row 0",
+        "wrong-committee": "committee Wrong raised RuntimeError: no idea",
+        "short-committee": "committee Short: expected opinions about 1408 candidates, got [1408, 5]",
         "too-short": "expected one score per sample, float [1408], got torch.float32 [3]",
     }
     recipes = f"recipes=[{', '.join(wrong)}, random]"
@@ -115,7 +141,8 @@ def test_a_method_that_chooses_wrongly_fails_its_cell_by_name_and_the_others_go_
     assert set(results.loc[results["method"] == "random", "status"]) == {"finished"}
     for name, reason in wrong.items():
         (given,) = set(results.loc[results["method"] == name, "reason"])
-        assert f"method '{name}': acquisition '{name}'" in given
+        assert f"method '{name}': acquisition '{name}'" in given or "committee" in name
+        assert f"method '{name}'" in given
         assert reason in given, (name, given)
     traces = [json.loads(file.read_text())["traceback"] for file in tmp_path.glob("run/cells/*/failure.json")]
     assert len(traces) == len(wrong)
@@ -161,3 +188,11 @@ def test_the_code_of_the_page_runs(tiny: Path, tmp_path: Path) -> None:
     ran = call(tmp_path, "run", tiny, "--methods-from", file, *arguments)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "| confident |" in (tmp_path / "run" / "leaderboard.md").read_text()
+
+
+def test_the_example_holds_its_acquisition_against_the_conformance_suite(installed: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "test_mirror_methods.py")]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "passed" in ran.stdout

@@ -163,9 +163,10 @@ class Acquisition:
         try:
             positions, tied = self._choose(k, opinions, dict(options or {}))
         except ops.NotRankable as error:
-            raise CellFailed(
-                f"acquisition {self.name!r}: {error}, which is sample {int(opinions.indices[error.row])} of the pool"
-            ) from error
+            # Rows after the candidates are those of the samples that are labeled already.
+            known = error.row < len(opinions)
+            sample = f", which is sample {int(opinions.indices[error.row])} of the pool" if known else " (labeled)"
+            raise CellFailed(f"acquisition {self.name!r}: {error}{sample}") from error
         except CellFailed:
             raise
         except Exception as error:  # whatever a method of the user's own does, the other cells go on

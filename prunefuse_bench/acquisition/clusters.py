@@ -7,8 +7,9 @@ code besides:
 - Theirs measures how typical a sample is among the samples of its cluster that are neither labeled nor picked yet, by
   mean squared distance and with at most half of them as neighbours. Here it is the paper's definition: mean distance to
   up to 20 neighbours among all samples of the cluster.
-- Theirs goes round the clusters in one fixed order. Here every pick goes to the cluster with the fewest labeled and
-  picked samples at that moment. Both are the same until each cluster has had its first pick, if none is labeled.
+- Theirs goes round all clusters in one order, that of their labels before the first pick. Here every pick goes to the
+  cluster with the fewest labeled and picked samples at that moment, so that those with labels wait until the others
+  have as many.
 - Both take no sample of clusters of 5 or fewer. Theirs stops with an error when the others are used up; here the small
   clusters then follow, so that k samples always come.
 """

@@ -38,7 +38,7 @@ _NOTHING = 1e-10
     "gradmatch",
     needs=Needs.LOGITS | Needs.FEATURES | Needs.LABELS,
     source="Killamsetty et al. 2021a (GRAD-MATCH)",
-    equation="per class: repeat argmax_i g_i . (sum of g - sum over chosen of w g), w >= 0 by least squares",
+    equation="per class: repeat argmax_i g_i . (sum of g - sum over chosen of w g), w >= 0 refitted by ridge",
     randomised=True,
 )
 def gradmatch(k: int, opinions: Opinions, *, regularisation: Annotated[float, Field(ge=0)] = 0.5) -> Tensor:
@@ -94,7 +94,7 @@ def glister(
 
     The gradients of the candidates are those of the selector as it is. That of the pool's loss is taken after one step
     with all that was chosen before, which changes the logits of sample i by -eta sum_j a_j (h_j . h_i): no weight has
-    to be known. It is taken anew ``rounds`` times, each time for the same number of picks; with ``rounds`` = k before
+    to be known. It is taken anew ``rounds`` times, each time for the same number of picks; with ``rounds`` >= k before
     every pick. Equal gains are drawn by lot.
 
     Time O(rounds N C D), memory O(N (C + D)), in float64.
@@ -113,10 +113,9 @@ def glister(
     errors = _errors(logits, labels)
     step = torch.zeros(logits.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
     chosen = torch.empty(0, dtype=torch.int64)
-    for done in range(rounds):
-        count = k * (done + 1) // rounds - len(chosen)
-        if not count:
-            continue
+    rounds = min(rounds, k)
+    for done in range(1, rounds + 1):
+        count = k * done // rounds - len(chosen)
         after = _errors(logits - eta * features @ step.T, labels)
         gains = _products(errors, after.T @ features, features)
         gains[chosen] = -torch.inf
@@ -215,7 +214,7 @@ class _Match:
     def add(self, row: int, along: Tensor) -> bool:
         """Add a sample whose gradient has the product ``along`` > 0 with what is left; False if that cannot be.
 
-        It cannot if its gradient is a combination of those that are in already, which lambda > 0 rules out.
+        It cannot if its gradient is a combination of those that are in already and lambda is next to nothing.
         """
         size = self.size
         products = (self._errors[self.rows] @ self._errors[row]) * (self._features[self.rows] @ self._features[row])

@@ -32,6 +32,9 @@ from prunefuse_bench.training import predict
 )
 def information_density(opinions: Opinions) -> Tensor:
     """Entropy, weighted by how alike the sample is to the rest of the pool; float32 [N], higher = choose first."""
+    unusable = (~opinions.features.isfinite().all(1)).nonzero()
+    if len(unusable):  # the mean would spread it to every sample
+        raise ops.NotRankable("features: NaN or infinity", row=int(unusable[0]))
     directions = F.normalize(opinions.features, dim=1)
     density = (1 + directions @ directions.mean(0)) / 2
     return ops.score(opinions.logits, "entropy") * density
