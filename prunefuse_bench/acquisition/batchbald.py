@@ -23,7 +23,7 @@ ROUNDING = 1e-12
 STANDARD_ERRORS = 3.0
 """An estimated gain of fewer standard errors is none."""
 NEGLIGIBLE = 1e-3
-"""Share of what is unknown about the members that drawn configurations may be left out with."""
+"""Share of what is left to learn about the members that may be left out where configurations are drawn."""
 SMALLEST = 1e-300
 """Stands for a probability of zero, which has no logarithm."""
 PRODUCT_COLUMNS, PRODUCT_ELEMENTS = 2**11, 2**16
@@ -42,21 +42,21 @@ def batchbald(k: int, opinions: Opinions, *, max_configurations: Annotated[int, 
 
     Exact as long as the labels of n samples, the candidate's included, can be combined in no more than
     ``max_configurations`` ways: C ** n, unless some have probability zero, so that with 10 classes the first four picks
-    are exact. From then on combinations are drawn, and the gains are estimates without bias, see
-    :class:`Configurations`, up to a tenth of a percent, see :meth:`Configurations.undecided`. Their noise falls with the
-    square root of ``max_configurations`` / C. Among samples whose gains differ by less than it, chance decides; and a
-    gain that was estimated earlier then is an upper bound up to the noise only, so a candidate may be passed over whose
-    newer estimate would have been higher by that much.
+    are exact. From then on combinations are drawn, and the gains are estimates: without bias, see
+    :class:`Configurations`, but for a tenth of a percent, see :meth:`Configurations.undecided`. Their noise falls with
+    the square root of ``max_configurations`` / C. Among samples whose gains differ by less than it, chance decides; and
+    a gain that was estimated earlier then is an upper bound up to the noise only, so a candidate may be passed over
+    whose newer estimate would have been higher by that much.
 
     K members can be told apart by log K nats in all. Once the labels of the samples chosen so far would say which
     member is right, so that the best gain is within the noise (3 standard errors) or rounding, the rule has nothing to
     say about the rest of the batch: it is taken by BALD's score, equal ones by lot. With K = 25 that happens after a
     dozen to a few hundred picks, so a batch of 1,000 is for the most part a batch of BALD.
 
-    Time: gains are computed anew only for candidates whose last gain, which can only have fallen since, is not below the
-    best one; at worst N * max_configurations * K products and N * max_configurations logarithms per pick, until the
-    rest is taken by BALD. With N = 10,000, K = 25, C = 10 and k = 1,000 that is TIME on one core. Memory: the
-    float64 probabilities [N, K, C], and beside them less than 256 MB.
+    Time: gains are computed anew only for candidates whose last gain, which can only have fallen since, is not below
+    the best one; at worst N * max_configurations * K products and N * max_configurations logarithms per pick, until the
+    rest is taken by BALD. With N = 10,000, K = 25, C = 10 and k = 1,000 that is 5 to 30 seconds on one core, the longer
+    the more members have in common. Memory: the float64 probabilities [N, K, C], and beside them less than 256 MB.
 
     Args:
         max_configurations: combinations of labels that are looked at, the candidate's label included. Of the labels of
@@ -181,7 +181,7 @@ class Configurations:
         return Configurations(joint[rows, labels], log_posterior)
 
     def extended_by_draws(self, log_p: Tensor, generator: torch.Generator) -> Configurations:
-        """Each combination with one label of one more sample, float64 [K, C], drawn from the same member as the rest."""
+        """Each combination with one label of one more sample, float64 [K, C], drawn from the member of the rest."""
         members, classes = log_p.shape
         cumulative = log_p.exp().cumsum(dim=1)
         uniform = torch.rand(members, len(self.weights) // members, generator=generator, dtype=torch.float64)
