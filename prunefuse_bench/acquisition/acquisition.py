@@ -113,6 +113,7 @@ class Acquisition:
         equation: the value, or the rule of choice, in one line.
         uncertainty: a score of how undecided the prediction is: an even prediction comes before a certain one.
         randomised: draws from the generator, beyond ties.
+        relative: why a score depends on the other candidates; empty if it does not.
         score: None for a choice of a whole batch.
         choose_batch: None for a score.
     """
@@ -124,6 +125,7 @@ class Acquisition:
     equation: str = ""
     uncertainty: bool = False
     randomised: bool = False
+    relative: str = ""
     score: Score | None = None
     choose_batch: ChoosePositions | None = None
 
@@ -244,7 +246,14 @@ ACQUISITIONS: Registry[Acquisition] = Registry("acquisition")
 
 
 def acquisition(
-    name: str, *, needs: Needs, source: str, equation: str = "", uncertainty: bool = False, randomised: bool = False
+    name: str,
+    *,
+    needs: Needs,
+    source: str,
+    equation: str = "",
+    uncertainty: bool = False,
+    randomised: bool = False,
+    relative: str = "",
 ) -> Callable[[Score], Score]:
     """Register a score: (opinions, **options) -> float [N], higher = choose first; equal scores are drawn by lot.
 
@@ -257,10 +266,13 @@ def acquisition(
         equation: the value in one line.
         uncertainty: it says how undecided the prediction is; the conformance suite then checks its direction.
         randomised: it draws from the generator.
+        relative: why a score depends on the other candidates, if it does.
     """
 
     def register(score: Score) -> Score:
-        entry = Acquisition(name, needs, source, _summary(score), equation, uncertainty, randomised, score=score)
+        entry = Acquisition(
+            name, needs, source, _summary(score), equation, uncertainty, randomised, relative, score=score
+        )
         ACQUISITIONS.add(name, entry)
         return score
 

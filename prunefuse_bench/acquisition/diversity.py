@@ -22,20 +22,24 @@ from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acqui
 def kcenters(k: int, opinions: Opinions, random_start: Annotated[int, Field(ge=0)] = 0) -> Tensor:
     """Greedy k-centers on the selector's features, from the labeled samples as centers or from one drawn by lot.
 
-    ``random_start``: so many of the k are drawn by lot first.
+    ``random_start``: so many of the k are drawn by lot first. Of equally distant samples one is drawn by lot.
+
+    Raises:
+        NotRankable: a feature is NaN or infinite; rows after the candidates are those of the labeled samples.
     """
     assert opinions.features is not None
-    labeled, unlabeled = opinions.labeled_features, opinions.features
-    drawn = min(k, max(random_start, 1 if labeled is None or not len(labeled) else 0))
-    lot = torch.randperm(len(unlabeled), generator=opinions.generator)[:drawn] if drawn else torch.empty(0).long()
-    if labeled is None or not len(labeled):
-        picks, _ = ops.greedy_kcenters(unlabeled, k - drawn, lot.to(unlabeled.device) if drawn else None)
-        return torch.cat([lot, picks.cpu()])
-    centers = torch.cat([lot.to(unlabeled.device), _rows_after(unlabeled, labeled)])
-    picks, _ = ops.greedy_kcenters(torch.cat([unlabeled, labeled]), k - drawn, centers)
-    return torch.cat([lot, picks.cpu()])
-
-
-def _rows_after(first: Tensor, second: Tensor) -> Tensor:
-    """Rows of ``second`` in the concatenation of both."""
-    return torch.arange(len(first), len(first) + len(second), device=first.device)
+    candidates, labeled = opinions.features, opinions.labeled_features
+    if labeled is None:
+        labeled = candidates[:0]
+    for before, rows in ((0, candidates), (len(candidates), labeled)):
+        unfit = (~rows.isfinite().all(1)).nonzero()
+        if len(unfit):
+            row = before + int(unfit[0])
+            raise ops.NotRankable(f"features: row {row} holds NaN or infinity", row)
+    # Ties go to the lowest row, so the rows are put in an order drawn by lot.
+    lot = torch.randperm(len(candidates), generator=opinions.generator)
+    drawn = min(k, max(random_start, 0 if len(labeled) else 1))
+    features = torch.cat([candidates[lot.to(candidates.device)], labeled])
+    centers = torch.cat([torch.arange(drawn), torch.arange(len(candidates), len(features))])
+    picks, _ = ops.greedy_kcenters(features, k - drawn, centers.to(features.device))
+    return lot[torch.cat([torch.arange(drawn), picks.cpu()])]

@@ -81,7 +81,6 @@ def gradmatch(k: int, opinions: Opinions, *, regularisation: Annotated[float, Fi
     needs=Needs.LOGITS | Needs.FEATURES | Needs.LABELS,
     source="Killamsetty et al. 2021b (GLISTER)",
     equation="repeat: argmax_i g_i . grad L(W - eta sum over chosen of g), L the mean loss of the pool",
-    randomised=True,
 )
 def glister(
     k: int,

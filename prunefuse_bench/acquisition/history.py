@@ -108,7 +108,9 @@ def css(
     by_stratum = stratum.argsort(stable=True)
     ranks = torch.empty_like(stratum)
     ranks[by_stratum] = torch.arange(len(kept)) - (sizes.cumsum(0) - sizes)[stratum[by_stratum]]
-    return kept[ranks < budgets[stratum]]
+    chosen = kept[ranks < budgets[stratum]]
+    # In the order of the lot so far, large strata, of which only the first ones are taken, would come first.
+    return chosen[torch.randperm(len(chosen), generator=opinions.generator)]
 
 
 def _equal_width_strata(values: Tensor, strata: int) -> Tensor:

@@ -35,7 +35,7 @@ class Members(ABC):
 
     @abstractmethod
     def logits(self, rows: slice) -> Tensor:
-        """float32 [K, B, C] of the samples in ``rows``; the same numbers whatever the rows are cut into."""
+        """float32 [K, B, C] of the samples in ``rows``; the same whatever the rows are cut into, up to rounding."""
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, logits [K, B, C]) over all samples."""

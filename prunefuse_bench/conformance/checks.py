@@ -29,10 +29,8 @@ from prunefuse_bench.conformance.oracles import ORACLES, Case, Picks, Scores
 from prunefuse_bench.conformance.report import DoesNotApply, Unmet, named_check
 from prunefuse_bench.errors import CellFailed
 
-__all__ = ["RELATIVE_TO_POOL"]
+__all__: list[str] = []
 
-RELATIVE_TO_POOL: dict[str, str] = {}
-"""Scores that are meant to depend on the other candidates: the acquisition's name, and why. None of this package is."""
 
 SEEDS = 6
 """Seeds that are tried where one that makes a difference is enough."""
@@ -171,8 +169,8 @@ def _subsets(acquisition: Acquisition) -> None:
         raise DoesNotApply("it chooses a batch: what a sample is worth depends on the others")
     if acquisition.randomised:
         raise DoesNotApply("its scores are drawn")
-    if acquisition.name in RELATIVE_TO_POOL:
-        raise DoesNotApply(f"its scores depend on the other candidates: {RELATIVE_TO_POOL[acquisition.name]}")
+    if acquisition.relative:
+        raise DoesNotApply(f"its scores depend on the other candidates: {acquisition.relative}")
     opinions = opinions_for(acquisition.needs)
     expected = _scores(acquisition, copy_of(opinions))
     for part in (1, 7, 16):
@@ -180,7 +178,7 @@ def _subsets(acquisition: Acquisition) -> None:
         if not _is_close(scores, expected[:part]):
             raise Unmet(
                 f"the first {part} of {len(opinions)} candidates to have the same scores without the others, "
-                f"{rounded(expected[:part].tolist())} (or why not, in RELATIVE_TO_POOL)",
+                f"{rounded(expected[:part].tolist())} (or why not, as relative=...)",
                 rounded(scores.tolist()),
             )
 

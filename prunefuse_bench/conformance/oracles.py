@@ -26,7 +26,7 @@ __all__ = ["ORACLES", "Case", "Chances", "Expected", "Picks", "Scores", "oracle"
 
 @dataclass(frozen=True)
 class Scores:
-    """The value of each candidate, within a tolerance relative to 1 or the value, whichever is larger."""
+    """The value of each candidate; off by no more than the tolerance, and that share of the value."""
 
     values: Sequence[float]
     tolerance: float = 2e-6

@@ -29,6 +29,7 @@ from prunefuse_bench.training import predict
     needs=Needs.LOGITS | Needs.FEATURES,
     source="Settles and Craven 2008",
     equation="H[p(.|x)] * (1 + mean over the pool of cos(h(x), h(z))) / 2",
+    relative="density is that of the pool",
 )
 def information_density(opinions: Opinions) -> Tensor:
     """Entropy, weighted by how alike the sample is to the rest of the pool; float32 [N], higher = choose first."""
