@@ -60,8 +60,11 @@ class Members(ABC):
 
     def log_probabilities(self) -> Tensor:
         """float64 [N, K, C] of all samples at once, for acquisitions that look at whole batches."""
-        parts = [F.log_softmax(logits.double(), dim=2).transpose(0, 1) for _, logits in self.blocks()]
-        return torch.cat(parts) if parts else torch.empty(0, self.count, self.classes, dtype=torch.float64)
+        whole = torch.empty(len(self), self.count, self.classes, dtype=torch.float64)
+        for rows, logits in self.blocks():
+            whole = whole.to(logits.device)
+            whole[rows] = F.log_softmax(logits.double(), dim=2).transpose(0, 1)
+        return whole
 
 
 class StoredMembers(Members):
