@@ -5,8 +5,8 @@ from prunefuse_bench.recipe.originals import BADGE_TRAINING, SVP_TRAINING, Prese
 
 BADGE_FAITHFUL = (
     "faithful: Adam at 0.001 without augmentation",
-    "faithful, not reproduced: training until 99% training accuracy (100 epochs here); the original's networks; "
-    "budgets are the task's",
+    "faithful, not reproduced: training until 99% training accuracy (100 epochs here); gradients clamped at 0.1; the "
+    "original's networks; budgets are the task's",
 )
 KCENTERS_FAITHFUL = (
     "faithful: as in the published code of selection via proxy: 181 epochs, features of augmented images",

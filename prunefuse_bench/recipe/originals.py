@@ -1,4 +1,4 @@
-"""How the originals train, for the ``faithful`` presets: settings read from the published code of each method."""
+"""How the originals train, for the ``faithful`` presets: settings of the published code of each method."""
 
 from typing import Literal
 
@@ -16,12 +16,17 @@ SVP_TRAINING = OwnTraining(
 """Selection via proxy on CIFAR: 1, 90, 45, 45 epochs at 0.01, 0.1, 0.01, 0.001."""
 
 BALD_TRAINING = OwnTraining(StepSchedule(50, ((1.0, 1e-3),)), weight_decay=0.0, optimizer="adam")
-"""Deep Bayesian active learning: Adam at its usual 0.001, 50 epochs."""
+"""Deep Bayesian active learning: Adam, 50 epochs; 0.001 is Adam's usual rate."""
 
 BADGE_TRAINING = OwnTraining(
-    StepSchedule(100, ((1.0, 1e-3),)), weight_decay=0.0, optimizer="adam", augmentation=Augmentation(0, flip=False)
+    StepSchedule(100, ((1.0, 1e-3),)),
+    batch_size=128,
+    weight_decay=0.0,
+    optimizer="adam",
+    augmentation=Augmentation(0, flip=False),
 )
-"""BADGE: Adam at 0.001 without augmentation; the original stops at 99% training accuracy, here it is 100 epochs."""
+"""BADGE: Adam without weight decay and augmentation, batch 128; 0.001 as in its paper (the code's default is 0.0001).
+The original stops at 99% training accuracy and clamps gradients at 0.1; here it is 100 epochs."""
 
 ALSE_TRAINING = OwnTraining(
     CosineSchedule(200, ((0.0, 4e-4), (0.3, 0.01), (0.5, 0.0081), (0.75, 0.01), (1.0, 0.01))),
