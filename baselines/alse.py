@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from prunefuse_bench.recipe import Recipe, Snapshots, Target, TrainedSelector, method
-from prunefuse_bench.recipe.originals import ALSE_TRAINING, Preset
+from prunefuse_bench.recipe.originals import ALSE_TRAINING, Preset, refuse_change
 
 FAIR = (
     "fair: the task's own schedule, snapshots at 60, 70, 80, 90 and 100% of its steps; the original keeps the learning "
@@ -29,6 +29,7 @@ def alse(
     preset: Preset = "fair",
 ) -> Recipe:
     """The target selects for itself, by the predictions of five snapshots of its training."""
+    refuse_change(preset, "alse", "acquisition", acquisition, "mean_least_confidence", "variation_ratio")
     if preset == "faithful":
         return Recipe(
             "alse",

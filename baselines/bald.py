@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from prunefuse_bench.recipe import Fresh, MCDropout, Recipe, Target, TrainedSelector, method
-from prunefuse_bench.recipe.originals import BALD_TRAINING, Preset
+from prunefuse_bench.recipe.originals import BALD_TRAINING, Preset, refuse_change
 
 HEAD_ONLY = (
     "dropout before the classifier alone, so that the layers below run once; the original has it after every block"
@@ -34,6 +34,7 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 @method("bald", source="Houlsby et al. 2011; Gal, Islam and Ghahramani 2017; paper, Table 3")
 def bald(passes: Passes = 25, rate: Rate = 0.5, preset: Preset = "fair") -> Recipe:
     """The target, trained with dropout, selects where its dropout passes disagree."""
+    refuse_change(preset, "bald", "passes", passes, 25, 100)
     if preset == "faithful":
         return Recipe(
             "bald",
@@ -57,6 +58,7 @@ def bald(passes: Passes = 25, rate: Rate = 0.5, preset: Preset = "fair") -> Reci
 @method("batchbald", source="Kirsch, van Amersfoort and Gal 2019; not in the paper's tables")
 def batchbald(passes: Passes = 25, rate: Rate = 0.5, preset: Preset = "fair") -> Recipe:
     """As bald, but the batch is chosen together, by its joint mutual information."""
+    refuse_change(preset, "batchbald", "passes", passes, 25, 5)
     faithful = preset == "faithful"
     return Recipe(
         "batchbald",

@@ -145,6 +145,12 @@ def test_a_label_is_only_a_name() -> None:
         ({"method": "prunefuse", "sync_every": -1}, "sync_every: .*greater than or equal to 0"),
         ({"method": "al", "acquisition": "entropi"}, "unknown acquisition 'entropi': did you mean 'entropy'"),
         ({"ratio": 0.5}, "expected a method's name or a mapping with 'method'"),
+        ({"method": "bald", "preset": "faithful", "passes": 9}, "passes: the faithful preset has 100, got 9; leave it"),
+        ({"method": "batchbald", "preset": "faithful", "passes": 9}, "passes: the faithful preset has 5, got 9"),
+        (
+            {"method": "alse", "preset": "faithful", "acquisition": "bald"},
+            "acquisition: the faithful preset has variation_ratio, got bald",
+        ),
     ],
 )
 def test_recipes_that_are_none(entry: object, message: str) -> None:

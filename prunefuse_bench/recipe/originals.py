@@ -3,6 +3,7 @@
 from typing import Literal
 
 from prunefuse_bench.data import Augmentation
+from prunefuse_bench.errors import BadInput
 from prunefuse_bench.recipe.own_training import OwnTraining
 from prunefuse_bench.training import CosineSchedule, StepSchedule
 
@@ -58,3 +59,14 @@ CCS_TRAINING = OwnTraining(
     optimizer="sgd",
 )
 """Coverage-centric coreset selection on CIFAR: 200 epochs, cosine from 0.1 to 0.0001."""
+
+
+def refuse_change(
+    preset: Preset, method: str, parameter: str, given: object, default: object, original: object
+) -> None:
+    """A parameter that the faithful preset fixes cannot be chosen as well (BadInput)."""
+    if preset == "faithful" and given != default:
+        raise BadInput(
+            f"method {method!r}: {parameter}: the faithful preset has {original}, got {given}; "
+            "leave it out, or take preset: fair"
+        )
