@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../core/fusing.h"
+#include "../cpu/images.h"
 #include "../cpu/kcenters.h"
 #include "../cpu/kernels.h"
 #include "../cpu/top_k.h"
@@ -263,6 +264,67 @@ Tensor fuse_flat(const Tensor& dense, const Tensor& origin, const Tensor& values
   return fused;
 }
 
+// ---- batches of images ----
+
+const int64_t* whole_numbers(const std::optional<Tensor>& tensor, int64_t count, const char* what) {
+  if (!tensor.has_value()) return nullptr;
+  STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Long && tensor->dim() == 1 && tensor->size(0) == count &&
+                      tensor->is_contiguous(),
+                  what, ": expected contiguous int64 [", count, "]");
+  return static_cast<const int64_t*>(tensor->const_data_ptr());
+}
+
+Tensor gather_images(const Tensor& images, const Tensor& rows, const Tensor& levels, std::optional<Tensor> tops,
+                     std::optional<Tensor> lefts, std::optional<Tensor> flips, int64_t padding) {
+  check_rank(images, 4, "images");
+  check_rank(rows, 1, "rows");
+  STD_TORCH_CHECK(images.scalar_type() == ScalarType::Byte && images.is_contiguous(),
+                  "images: expected contiguous uint8 [N, C, H, W]");
+  const int64_t images_count = images.size(0), channels = images.size(1), height = images.size(2),
+                width = images.size(3), count = rows.size(0);
+  STD_TORCH_CHECK(levels.dim() == 2 && levels.size(0) == channels && levels.size(1) == 256 && levels.is_contiguous(),
+                  "levels: expected contiguous [", channels, ", 256]");
+  STD_TORCH_CHECK(padding >= 0, "padding: expected at least 0, got ", padding);
+  const cpu::ImageBatch batch = {static_cast<const uint8_t*>(images.const_data_ptr()),
+                                 channels,
+                                 height,
+                                 width,
+                                 whole_numbers(rows, count, "rows"),
+                                 whole_numbers(tops, count, "tops"),
+                                 whole_numbers(lefts, count, "lefts"),
+                                 flips.has_value() ? static_cast<const bool*>(flips->const_data_ptr()) : nullptr,
+                                 padding};
+  STD_TORCH_CHECK(!flips.has_value() || (flips->scalar_type() == ScalarType::Bool && flips->dim() == 1 &&
+                                         flips->size(0) == count && flips->is_contiguous()),
+                  "flips: expected contiguous bool [", count, "]");
+  for (int64_t i = 0; i < count; ++i)
+    STD_TORCH_CHECK(0 <= batch.rows[i] && batch.rows[i] < images_count, "rows: expected from 0 to ", images_count - 1,
+                    ", got ", batch.rows[i]);
+  for (const int64_t* offsets : {batch.tops, batch.lefts})
+    for (int64_t i = 0; offsets != nullptr && i < count; ++i)
+      STD_TORCH_CHECK(0 <= offsets[i] && offsets[i] <= 2 * padding, "crop: expected offsets from 0 to ", 2 * padding,
+                      ", got ", offsets[i]);
+  const std::array<int64_t, 4> shape = {count, height, width, channels};
+  Tensor gathered =
+      torch::stable::new_empty(levels, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()));
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, channels * height * width));
+  const auto run = [&](auto example) {
+    using T = decltype(example);
+    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+      cpu::gather_images(batch, static_cast<const T*>(levels.const_data_ptr()), begin, end,
+                         static_cast<T*>(gathered.mutable_data_ptr()));
+    });
+  };
+  if (levels.scalar_type() == ScalarType::Float)
+    run(float{});
+  else if (levels.scalar_type() == ScalarType::BFloat16)
+    run(uint16_t{});
+  else
+    STD_TORCH_CHECK(false, "levels: expected float32 or bfloat16, got ",
+                    torch::headeronly::toString(levels.scalar_type()));
+  return gathered;
+}
+
 // ---- scores of a linear head, without a row of logits per sample ----
 
 constexpr int64_t kHeadBytes = 4 << 20;  // logits of one block of rows
@@ -317,6 +379,10 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def(
       "fuse_flat(Tensor dense, Tensor origin, Tensor values, Tensor begins, Tensor laws, Tensor parameters, int seed)"
       " -> Tensor");
+  library.def(
+      "gather_images(Tensor images, Tensor rows, Tensor levels, Tensor? tops, Tensor? lefts, Tensor? flips, int "
+      "padding)"
+      " -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
@@ -326,6 +392,7 @@ STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
   library.impl("top_k", TORCH_BOX(&top_k));
   library.impl("advance_kcenters", TORCH_BOX(&advance_kcenters));
   library.impl("fuse_flat", TORCH_BOX(&fuse_flat));
+  library.impl("gather_images", TORCH_BOX(&gather_images));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CompositeImplicitAutograd, library) {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from prunefuse_bench import ops
 
 __all__ = ["Augmentation", "AugmentationDraws", "Normalisation"]
 
@@ -28,17 +30,6 @@ class Augmentation:
         offsets = torch.randint(0, 2 * self.crop_padding + 1, (2, count), generator=generator)
         flips = torch.rand(count, generator=generator) < 0.5
         return AugmentationDraws(offsets[0].to(device), offsets[1].to(device), flips.to(device))
-
-    def apply(self, images: Tensor, draws: AugmentationDraws) -> Tensor:
-        """Augmented copies: uint8 [N, C, H, W] -> uint8 [N, C, H, W]."""
-        if self.crop_padding:
-            height, width = images.shape[-2:]
-            padded = F.pad(images, (self.crop_padding,) * 4)
-            windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, top, left, H, W]
-            images = windows[torch.arange(len(images), device=images.device), :, draws.tops, draws.lefts]
-        if self.flip:
-            images = torch.where(draws.flips[:, None, None, None], images.flip(-1), images)
-        return images
 
 
 @dataclass(frozen=True)
@@ -70,9 +61,37 @@ class Normalisation:
         variance = (share * (levels - mean[:, None]).square()).sum(1)
         return cls(tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1.0).tolist()))
 
-    def apply(self, images: Tensor) -> Tensor:
-        """uint8 [N, C, H, W] -> float32 [N, C, H, W] in channels-last memory."""
-        values = images.to(torch.float32, memory_format=torch.channels_last)
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
-        return values.sub_(mean).div_(std)
+    def apply(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """uint8 [N, C, H, W] -> float [N, C, H, W] in channels-last memory, rounded to ``dtype`` at the end."""
+        return self.gather(images, torch.arange(len(images), device=images.device), dtype=dtype)
+
+    def gather(
+        self,
+        images: Tensor,
+        rows: Tensor,
+        augmentation: Augmentation | None = None,
+        draws: AugmentationDraws | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The images of these rows, int64 [B], augmented if there are draws, and normalised: [B, C, H, W]."""
+        levels = _levels(self, dtype, images.device)
+        if augmentation is None or draws is None:
+            return ops.gather_images(images, rows, levels)
+        crop = (draws.tops, draws.lefts) if augmentation.crop_padding else (None, None)
+        return ops.gather_images(
+            images,
+            rows,
+            levels,
+            padding=augmentation.crop_padding,
+            tops=crop[0],
+            lefts=crop[1],
+            flips=draws.flips if augmentation.flip else None,
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(normalisation: Normalisation, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each grey level of a channel becomes, [C, 256]."""
+    mean = torch.tensor(normalisation.mean, device=device)[:, None]
+    std = torch.tensor(normalisation.std, device=device)[:, None]
+    return ((torch.arange(256, dtype=torch.float32, device=device) - mean) / std).to(dtype)

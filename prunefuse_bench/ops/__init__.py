@@ -7,6 +7,7 @@ has run the CUDA kernels yet: they are run by an emulator in the tests.
 from prunefuse_bench.ops._library import HAS_CUDA_KERNELS, instruction_set
 from prunefuse_bench.ops.checks import NotRankable
 from prunefuse_bench.ops.fusing import LAWS, fuse_flat
+from prunefuse_bench.ops.images import gather_images
 from prunefuse_bench.ops.kcenters import GreedyKCenters, greedy_kcenters
 from prunefuse_bench.ops.ranking import TopK, top_k
 from prunefuse_bench.ops.scores import CommitteeKind, ScoreKind, score, score_committee, score_head
@@ -20,6 +21,7 @@ __all__ = [
     "ScoreKind",
     "TopK",
     "fuse_flat",
+    "gather_images",
     "greedy_kcenters",
     "instruction_set",
     "score",

@@ -69,3 +69,17 @@ def _fuse_flat(
     dense: Tensor, origin: Tensor, values: Tensor, begins: Tensor, laws: Tensor, parameters: Tensor, seed: int
 ) -> Tensor:
     return torch.empty_like(dense)
+
+
+@fake("prunefuse_bench::gather_images")
+def _gather_images(
+    images: Tensor,
+    rows: Tensor,
+    levels: Tensor,
+    tops: Tensor | None,
+    lefts: Tensor | None,
+    flips: Tensor | None,
+    padding: int,
+) -> Tensor:
+    _, channels, height, width = images.shape
+    return levels.new_empty(rows.shape[0], height, width, channels)

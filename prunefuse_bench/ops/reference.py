@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["fuse_flat", "greedy_kcenters", "score", "score_committee", "score_head", "top_k"]
+__all__ = ["fuse_flat", "gather_images", "greedy_kcenters", "score", "score_committee", "score_head", "top_k"]
 
 
 def least_confidence(logits: Tensor) -> Tensor:
@@ -121,6 +122,27 @@ def fuse_flat(
     if len(values) == 0:
         return drawn
     return torch.where(origin >= 0, values[origin.clamp_min(0).long()], drawn)
+
+
+def gather_images(
+    images: Tensor,
+    rows: Tensor,
+    levels: Tensor,
+    tops: Tensor | None,
+    lefts: Tensor | None,
+    flips: Tensor | None,
+    padding: int,
+) -> Tensor:
+    """The images of these rows, cropped and flipped, each grey level replaced by its number: [B, H, W, C]."""
+    batch = images[rows]
+    if tops is not None and lefts is not None:
+        height, width = images.shape[-2:]
+        windows = F.pad(batch, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # [B, C, top, left, H, W]
+        batch = windows[torch.arange(len(batch), device=batch.device), :, tops, lefts]
+    if flips is not None:
+        batch = torch.where(flips[:, None, None, None], batch.flip(-1), batch)
+    channels = torch.arange(images.shape[1], device=images.device)
+    return levels[channels, batch.permute(0, 2, 3, 1).long()]
 
 
 def _philox(position: Tensor, seed: int) -> Tensor:
