@@ -15,8 +15,7 @@ from prunefuse_bench.data import DatasetRequest, Normalisation, load_dataset
 from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.models import build_model
 from prunefuse_bench.randomness import generator
-from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, resolve_precision
-from prunefuse_bench.training.trainer import predict
+from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, predict, resolve_precision
 
 LABELED, EPOCHS = 10_000, 4
 

@@ -1,19 +1,11 @@
 """Training, evaluation and prediction of one network."""
 
+from prunefuse_bench.inference.precision import Precision, resolve_precision
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import History, HistoryRecorder, SnapshotRecorder, TrainingObserver
-from prunefuse_bench.training.precision import Precision, resolve_precision
+from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
-from prunefuse_bench.training.trainer import (
-    Diverged,
-    Evaluation,
-    Fit,
-    OptimizerName,
-    TrainingRecipe,
-    evaluate,
-    fit,
-    predict,
-)
+from prunefuse_bench.training.trainer import Diverged, Fit, OptimizerName, TrainingRecipe, fit
 
 __all__ = [
     "CosineSchedule",
@@ -34,5 +26,6 @@ __all__ = [
     "evaluate",
     "fit",
     "predict",
+    "predict_prepared",
     "resolve_precision",
 ]

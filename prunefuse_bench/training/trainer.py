@@ -17,18 +17,16 @@ from torch import Tensor, nn
 
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation
 from prunefuse_bench.errors import CellFailed
+from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
-from prunefuse_bench.training.precision import Precision, autocast
 from prunefuse_bench.training.schedule import Schedule
 
-__all__ = ["Diverged", "Evaluation", "Fit", "OptimizerName", "TrainingRecipe", "evaluate", "fit", "predict"]
+__all__ = ["Diverged", "Fit", "OptimizerName", "TrainingRecipe", "fit"]
 
 OptimizerName = Literal["sgd", "adam"]
-
-EVALUATION_BATCH = 1000
 
 
 class Diverged(CellFailed):
@@ -66,14 +64,6 @@ class Fit:
     epochs: int
     steps: int
     samples: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Share of correct predictions (0 to 1) and mean cross entropy (nats) over a test set."""
-
-    accuracy: float
     loss: float
 
 
@@ -123,7 +113,7 @@ def fit(
             loss_sum = torch.zeros((), device=device)
             for rows in _batches(count, training.batch_size):
                 batch = order[rows]
-                inputs = training.normalisation.apply(training.augmentation.apply(images[batch], draws[rows]))
+                inputs = training.normalisation.gather(images, batch, training.augmentation, draws[rows])
                 optimizer.param_groups[0]["lr"] = training.schedule.learning_rate(step, total_steps)
                 loss, logits = _loss(network, inputs, labels[batch], training.precision, teacher, distillation)
                 optimizer.zero_grad(set_to_none=True)
@@ -209,54 +199,3 @@ def _loss(
     weight = distillation.cross_entropy_weight
     distilled = distillation_loss(logits, teacher_logits, distillation.temperature)
     return weight * F.cross_entropy(logits, labels) + (1 - weight) * distilled, logits
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor, training: TrainingRecipe) -> Evaluation:
-    """Accuracy and loss over uint8 [N, C, H, W] and int64 [N], clean images, evaluation mode."""
-    network.eval()
-    correct = torch.zeros((), device=images.device, dtype=torch.int64)
-    loss_sum = torch.zeros((), device=images.device)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
-        with autocast(images.device, training.precision):
-            logits = network(training.normalisation.apply(images[rows])).float()
-        correct += (logits.argmax(1) == labels[rows]).sum()
-        loss_sum += F.cross_entropy(logits, labels[rows], reduction="sum")
-    return Evaluation(accuracy=correct.item() / len(images), loss=loss_sum.item() / len(images))
-
-
-@torch.no_grad()
-def predict(
-    network: nn.Module,
-    images: Tensor,
-    training: TrainingRecipe,
-    *,
-    features: bool,
-    augment: torch.Generator | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Tensor, Tensor | None]:
-    """Logits float32 [N, classes] of uint8 [N, C, H, W], and features float32 [N, D] if asked for, in one pass.
-
-    The features are what the classifier sees: the input of the last linear layer. Evaluation mode. Clean images, unless
-    ``augment`` is given: a CPU generator of random crops and flips as in training.
-    """
-    network.eval()
-    draws = None if augment is None else training.augmentation.draw(len(images), augment, images.device)
-    logits: list[Tensor] = []
-    seen: list[Tensor] = []
-    hooks = []
-    if features:
-        classifier = find_classifier(network, training.normalisation.apply(images[:1]))
-        hooks.append(classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float())))
-    try:
-        for start in range(0, len(images), EVALUATION_BATCH):
-            rows = slice(start, start + EVALUATION_BATCH)
-            batch = images[rows] if draws is None else training.augmentation.apply(images[rows], draws[rows])
-            with autocast(images.device, training.precision):
-                logits.append(network(training.normalisation.apply(batch)).float())
-            progress(min(start + EVALUATION_BATCH, len(images)), len(images))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.cat(logits), torch.cat(seen) if features else None

@@ -1,0 +1,101 @@
+"""What a trained network says: about the test set, to be judged, and about a pool, to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunefuse_bench.inference import Prepared, prepare
+from prunefuse_bench.inference.precision import autocast
+from prunefuse_bench.training.trainer import TrainingRecipe
+
+__all__ = ["Evaluation", "evaluate", "predict", "predict_prepared"]
+
+EVALUATION_BATCH = 1000
+EXAMPLES = 2
+"""Images that a rewritten network is compared on before it is used."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Share of correct predictions (0 to 1) and mean cross entropy (nats) over a test set."""
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor, training: TrainingRecipe) -> Evaluation:
+    """Accuracy and loss over uint8 [N, C, H, W] and int64 [N], clean images, evaluation mode.
+
+    In the network's own form and the number format of training: nothing is rewritten for speed where results are made.
+    """
+    network.eval()
+    correct = torch.zeros((), device=images.device, dtype=torch.int64)
+    loss_sum = torch.zeros((), device=images.device)
+    for start in range(0, len(images), EVALUATION_BATCH):
+        rows = slice(start, start + EVALUATION_BATCH)
+        with autocast(images.device, training.precision):
+            logits = network(training.normalisation.apply(images[rows])).float()
+        correct += (logits.argmax(1) == labels[rows]).sum()
+        loss_sum += F.cross_entropy(logits, labels[rows], reduction="sum")
+    return Evaluation(accuracy=correct.item() / len(images), loss=loss_sum.item() / len(images))
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    images: Tensor,
+    training: TrainingRecipe,
+    *,
+    features: bool,
+    augment: torch.Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Tensor, Tensor | None]:
+    """Logits float32 [N, classes] of uint8 [N, C, H, W], and features float32 [N, D] if asked for, in one pass.
+
+    The network is rewritten for speed first, see :func:`prunefuse_bench.inference.prepare`; it is left in evaluation
+    mode and otherwise not changed. The features are what the classifier sees: the input of the last linear layer. Clean
+    images, unless ``augment`` is given: a CPU generator of random crops and flips as in training.
+
+    Raises:
+        ValueError: features are asked for, and the network does not end in a linear layer.
+    """
+    ready = prepare(network, training.normalisation.apply(images[:EXAMPLES]), training.precision)
+    logits, seen = predict_prepared(ready, images, training, augment=augment, progress=progress)
+    if features and seen is None:
+        raise ValueError(f"{type(network).__name__} does not end in a linear layer, so it has no features")
+    return logits, seen if features else None
+
+
+def predict_prepared(
+    ready: Prepared,
+    images: Tensor,
+    training: TrainingRecipe,
+    *,
+    augment: torch.Generator | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`predict`, for a network that is prepared already; features whenever it has some."""
+    draws = None if augment is None else training.augmentation.draw(len(images), augment, images.device)
+    logits: list[Tensor] = []
+    seen: list[Tensor] = []
+    for start in range(0, len(images), ready.batch_size):
+        rows = slice(start, start + ready.batch_size)
+        batch = training.normalisation.gather(
+            images,
+            torch.arange(start, min(start + ready.batch_size, len(images)), device=images.device),
+            training.augmentation,
+            None if draws is None else draws[rows],
+            ready.dtype,
+        )
+        batch_logits, batch_features = ready(batch)
+        logits.append(batch_logits)
+        if batch_features is not None:
+            seen.append(batch_features)
+        progress(min(start + ready.batch_size, len(images)), len(images))
+    return torch.cat(logits), torch.cat(seen) if seen else None
