@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunefuse_bench.acquisition import Choice, Needs, Opinions
-from prunefuse_bench.cost import Ledger, StageCost
+from prunefuse_bench.cost import Bill, Ledger, NetworkRates, StageCost, network_rates
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
@@ -97,7 +97,7 @@ class Round:
         selector: trained on the labeled set, the one that the next round asks; None if the recipe needs none.
         selector_outcome: how it does.
         target_outcome: how the target does that was trained on the labeled set; None if this budget is not reported.
-        stages: cost by stage.
+        bill: what it cost, stage by stage.
         tied: how many of the query were drawn by lot among equal scores; None for a random start.
     """
 
@@ -107,7 +107,7 @@ class Round:
     selector: Trained | None
     selector_outcome: Outcome | None
     target_outcome: Outcome | None
-    stages: dict[str, StageCost]
+    bill: Bill
     tied: int | None = None
 
 
@@ -225,23 +225,25 @@ class Cell:
         self.task, self.recipe, self.seed, self.progress, self.shelf = task, recipe, seed, progress, shelf
         own = recipe.own_training
         self.training = own.apply(task.training) if own else task.training
-        self.pool = Pool(task.dataset.train_images, task.dataset.train_labels, task.device)
-        self.test_images = task.dataset.test_images.to(task.device)
-        self.test_labels = task.dataset.test_labels.to(task.device)
-        self.example_input = task.training.normalisation.apply(self.pool.images[:1])
         self.ledger = Ledger(task.device)
+        with self.ledger.stage("data"):
+            self.pool = Pool(task.dataset.train_images, task.dataset.train_labels, task.device)
+            self.test_images = task.dataset.test_images.to(task.device)
+            self.test_labels = task.dataset.test_labels.to(task.device)
+            self.example_input = task.training.normalisation.apply(self.pool.images[:1])
+        self._refining = StageCost()
         self._evaluated: tuple[Trained, Outcome] | None = None
 
     def new_target(self) -> nn.Module:
         """The dense network with its initial weights, the same for every method of this seed."""
-        with seeded(self.seed, "target"):
+        with self.ledger.stage("build"), seeded(self.seed, "target"):
             network = build_model(
                 self.task.model,
                 num_classes=len(self.task.dataset.classes),
                 in_channels=self.task.dataset.train_images.shape[1],
                 width=self.task.width,
             )
-        return network.to(self.task.device)
+            return network.to(self.task.device)
 
     def new_selector(self, target: nn.Module) -> Network | None:
         """The selector before its training, or None if the recipe needs none."""
@@ -299,6 +301,7 @@ class Cell:
         draws = generator(self.seed, "acquisition", number)
         opinions = Opinions(candidates, draws)
         if selector is not None and acquisition.needs & self.recipe.committee.provides:
+            committee, rates = self.recipe.committee, self._rates(selector.network.model)
             with self.ledger.stage("selector/infer") as cost:
                 question = Question(
                     indices=candidates,
@@ -311,9 +314,12 @@ class Cell:
                     progress=functools.partial(self.progress, "selector/infer"),
                 )
                 opinions = self._answer(selector, question)
-                cost.samples += self.recipe.committee.passes * len(candidates)
+                cost.samples += committee.passes * len(candidates)
                 if labeled is not None and Needs.LABELED in acquisition.needs:
                     cost.samples += len(labeled)
+                rates.charge_forward(cost, cost.samples)
+                cost.flops_forward += committee.extra_flops(selector, question)
+                opinions = self._count_refining(opinions, rates)
         if labeled is None:
             labels = self.pool.everything.labels if Needs.LABELS in acquisition.needs else None
             history = selector.history if selector and Needs.HISTORY in acquisition.needs else None
@@ -335,6 +341,18 @@ class Cell:
             )
         return opinions
 
+    def _count_refining(self, opinions: Opinions, rates: NetworkRates) -> Opinions:
+        """The same opinions; what looking again costs is charged when the choice is made."""
+        if (refine := opinions.refine) is None:
+            return opinions
+
+        def counted(positions: Tensor) -> Opinions:
+            self._refining.samples += len(positions)
+            rates.charge_forward(self._refining, len(positions))
+            return refine(positions)
+
+        return dataclasses.replace(opinions, refine=counted)
+
     def draws_for(self, opinions: Opinions, number: int) -> Opinions:
         """The same opinions with the draws of one budget, whatever was drawn for the budgets before."""
         return dataclasses.replace(opinions, generator=generator(self.seed, "acquisition", number))
@@ -343,10 +361,18 @@ class Cell:
         """The k candidates to label (Algorithm 1, line 6); CellFailed names the method if it chooses wrongly."""
         with self.ledger.stage("selector/rank") as cost:
             cost.samples += len(opinions)
+            acquisition = self.recipe.find_acquisition()
             try:
-                return self.recipe.find_acquisition().choose(k, opinions, dict(self.recipe.options))
+                choice = acquisition.choose(k, opinions, dict(self.recipe.options))
             except CellFailed as error:
                 raise CellFailed(f"method {self.recipe.label!r}: {error}") from error
+            cost.add(self._refining)
+            self._refining = StageCost()
+            if choice.flops is None:
+                cost.uncounted = (*cost.uncounted, f"all of acquisition {acquisition.name}")
+            else:
+                cost.flops_forward += choice.flops
+            return choice
 
     def train_selector(self, start: Network | None, labeled: LabeledSet, number: int) -> Trained | None:
         """The selector, trained from ``start`` (not changed)."""
@@ -384,7 +410,7 @@ class Cell:
         self, target: nn.Module, selector: Trained | None, labeled: LabeledSet, number: int, stage: str = "target"
     ) -> Trained:
         """The dense network as the recipe starts it, fine-tuned on the labeled set."""
-        with self.ledger.stage(f"{stage}/start"):
+        with self.ledger.stage("fuse" if stage == "target" else f"{stage}/fuse"):
             start = self.recipe.target_start.begin(
                 target, selector.network if selector else None, derive_seed(self.seed, "rest", number)
             )
@@ -407,8 +433,8 @@ class Cell:
         if number in self.task.report_rounds:
             trained = self.train_target(target, selector, labeled, number)
             target_outcome = selector_outcome if trained is selector else self._evaluate(trained, "target/eval")
-        stages = self.ledger.close_round()
-        return Round(number, query, len(labeled), selector, selector_outcome, target_outcome, stages, tied)
+        bill = self.ledger.close_round()
+        return Round(number, query, len(labeled), selector, selector_outcome, target_outcome, bill, tied)
 
     def _train(
         self,
@@ -424,6 +450,8 @@ class Cell:
         committee = self.recipe.committee
         snapshots = SnapshotRecorder(committee.snapshot_times if is_selector else ())
         recorder = HistoryRecorder()
+        rates = self._rates(model)
+        teacher_rates = self._rates(start.teacher) if start and start.teacher else None
         with self.ledger.stage(stage) as cost:
             result = fit(
                 model,
@@ -438,16 +466,26 @@ class Cell:
                 progress=functools.partial(self.progress, stage),
             )
             cost.samples += result.samples
+            rates.charge_training(cost, result.samples)
+            if teacher_rates:
+                teacher_rates.charge_forward(cost, result.samples)
         history = recorder.history() if record_history else None
         return Trained(dataclasses.replace(network, model=model), result, tuple(snapshots.snapshots), history)
+
+    def _rates(self, model: nn.Module) -> NetworkRates:
+        """What a sample costs in this network; the first time, a pass through it is counted."""
+        with self.ledger.stage("counting"):
+            return network_rates(model, self.example_input)
 
     def _evaluate(self, trained: Trained, stage: str) -> Outcome:
         if self._evaluated and self._evaluated[0] is trained:  # the coreset protocol has one selector for all rounds
             return self._evaluated[1]
         model = trained.network.model
+        rates = self._rates(model)
         with self.ledger.stage(stage) as cost:
             evaluation = evaluate(model, self.test_images, self.test_labels, self.training)
             cost.samples += len(self.test_images)
+            rates.charge_forward(cost, cost.samples)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
         outcome = Outcome(evaluation, trained.fit, count_parameters(model))

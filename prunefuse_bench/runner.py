@@ -149,7 +149,8 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
         work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf)
         try:
             for round_ in PROTOCOL_LOOPS[cell.protocol](work, store.checkpoint()):
-                store.write_round(round_, describe_environment(cell.task.device))
+                with work.ledger.stage("records"):  # charged to the round that follows
+                    store.write_round(round_, describe_environment(cell.task.device))
         except CellFailed as error:
             store.write_failure(error)
             return "failed"

@@ -51,14 +51,14 @@ def test_every_method_picks_each_budget_once_from_the_whole_pool(tiny: Path, met
         assert len(round_.query.unique()) == len(round_.query) == round_.labels
         assert 0 <= int(round_.query.min()) <= int(round_.query.max()) < 300
         assert round_.target_outcome is not None
-    assert ("selector/train" in rounds[0].stages) == (method != "random")
-    assert "selector/train" not in rounds[1].stages
+    assert ("selector/train" in rounds[0].bill.stages) == (method != "random")
+    assert "selector/train" not in rounds[1].bill.stages
 
 
 def test_the_selector_is_trained_on_the_whole_pool_and_its_history_is_kept(tiny: Path) -> None:
     (cell,) = plan_cells(tiny, "forgetting")
     first, second = run(cell)
-    assert first.stages["selector/train"].samples == 2 * 300
+    assert first.bill.stages["selector/train"].samples == 2 * 300
     assert first.selector is second.selector
     assert first.selector is not None
     assert first.selector.history is not None
@@ -97,10 +97,10 @@ def test_a_run_trains_a_shared_selector_once_and_charges_it_to_every_method(
         for one, two in zip(first, second, strict=True):
             assert torch.equal(one.query, two.query)
             assert one.target_outcome == two.target_outcome
-    seconds = {round_[0].stages["selector/train"].seconds for round_ in shared[:3]}
+    seconds = {round_[0].bill.stages["selector/train"].seconds for round_ in shared[:3]}
     assert len(seconds) == 1
     assert seconds.pop() > 0
-    assert all(round_[0].stages["selector/train"].samples == 600 for round_ in shared)
+    assert all(round_[0].bill.stages["selector/train"].samples == 600 for round_ in shared)
 
 
 @pytest.mark.parametrize("recipe", ["random", "css", "typiclust", "{method: prunefuse, acquisition: forgetting}"])

@@ -65,14 +65,14 @@ def test_active_learnings_target_is_its_selector(tiny: Path) -> None:
     (cell,) = plan_cells(tiny, "al")
     for round_ in run(cell):
         assert round_.target_outcome == round_.selector_outcome
-        assert "target/train" not in round_.stages
+        assert "target/train" not in round_.bill.stages
 
 
 def test_random_has_no_selector_and_no_cost_of_one(tiny: Path) -> None:
     (cell,) = plan_cells(tiny, "random")
     for round_ in run(cell):
         assert round_.selector is None
-        assert not set(round_.stages) & {"prune", "selector/train", "selector/infer", "selector/eval"}
+        assert not set(round_.bill.stages) & {"prune", "selector/train", "selector/infer", "selector/eval"}
 
 
 def test_prunefuse_selects_with_the_small_network_and_reports_the_dense_one(tiny: Path) -> None:
@@ -81,7 +81,7 @@ def test_prunefuse_selects_with_the_small_network_and_reports_the_dense_one(tiny
         assert round_.selector_outcome is not None
         assert round_.target_outcome is not None
         assert round_.selector_outcome.parameters < 0.35 * round_.target_outcome.parameters
-        assert {"selector/train", "target/start", "target/train"} <= set(round_.stages)
+        assert {"selector/train", "fuse", "target/train"} <= set(round_.bill.stages)
 
 
 @pytest.mark.parametrize(("every", "synced"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
@@ -90,8 +90,8 @@ def test_synchronisation_happens_when_r_is_a_multiple_of_the_interval(
 ) -> None:
     (cell,) = plan_cells(tiny, f"{{method: prunefuse, sync_every: {every}}}", budgets="[0.02, 0.03, 0.04, 0.05, 0.06]")
     rounds = run(cell)
-    assert [round_.number for round_ in rounds if "sync/train" in round_.stages] == synced
-    assert [round_.number for round_ in rounds if "sync/start" in round_.stages] == synced
+    assert [round_.number for round_ in rounds if "sync/train" in round_.bill.stages] == synced
+    assert [round_.number for round_ in rounds if "sync/fuse" in round_.bill.stages] == synced
     histories = [round_.selector.network.history for round_ in rounds]  # type: ignore[union-attr]
     for number in range(1, 5):
         pruned_anew = number in synced
@@ -203,10 +203,10 @@ def test_a_faithful_preset_trains_by_the_originals_settings_whatever_the_tasks(
 def test_a_selector_that_nobody_asks_any_more_is_not_trained(tiny: Path) -> None:
     (cell,) = plan_cells(tiny, "bald")
     rounds = run(cell)
-    assert ["selector/train" in round_.stages for round_ in rounds] == [True, True, False]
-    assert all("target/train" in round_.stages for round_ in rounds)
+    assert ["selector/train" in round_.bill.stages for round_ in rounds] == [True, True, False]
+    assert all("target/train" in round_.bill.stages for round_ in rounds)
     (cell,) = plan_cells(tiny, "prunefuse+bald")
-    assert all("selector/train" in round_.stages for round_ in run(cell))
+    assert all("selector/train" in round_.bill.stages for round_ in run(cell))
 
 
 def test_balds_target_is_trained_as_every_other_target(tiny: Path) -> None:

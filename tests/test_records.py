@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from prunefuse_bench import load_results
 from prunefuse_bench.atomic import write_atomically, write_json
+from prunefuse_bench.cost import StageCost
 from prunefuse_bench.errors import BadInput, CannotWrite
 from prunefuse_bench.records import CellStore, RunFolder
 
@@ -293,14 +295,14 @@ def test_selector_seconds_are_what_choosing_the_labels_cost(tiny: Path, tmp_path
         "selector/train",
         "selector/infer",
         "selector/rank",
-        "target/start",
+        "fuse",
         "target/train",
         "target/eval",
     ]
     for number in range(3):
         file = next(out.glob(f"cells/*/round-{number:03d}.json"))
         record = json.loads(file.read_text())
-        record["stages"] = {name: {"seconds": 10.0**-i, "samples": 0} for i, name in enumerate(stages)}
+        record["stages"] = {name: dataclasses.asdict(StageCost(seconds=10.0**-i)) for i, name in enumerate(stages)}
         write_json(file, record)
     results = load_results(out)
     rank_and_infer, update = 1e-2 + 1e-3, 1 + 0.1

@@ -9,7 +9,7 @@ import enum
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from prunefuse_bench import ops
 from prunefuse_bench.acquisition.members import Members
+from prunefuse_bench.acquisition.products import Counts, MatrixProducts, tally
+from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.errors import BadInput, CellFailed, unknown_name
 from prunefuse_bench.ops.checks import refuse_nan
 from prunefuse_bench.registry import Registry
@@ -67,6 +69,8 @@ class Opinions:
         members: predictions of the K members of a committee, or None.
         labels: int64 [N], 0 to C - 1, or None.
         history: how the candidates fared in the selector's training, or None.
+        refine: opinions in full precision about the candidates at these positions, int64 [M]; None if these are all
+            that there is. A score is computed again by it near the k-th highest.
     """
 
     indices: Tensor
@@ -77,6 +81,7 @@ class Opinions:
     members: Members | None = None
     labels: Tensor | None = None
     history: History | None = None
+    refine: Callable[[Tensor], Opinions] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -89,10 +94,12 @@ class Choice:
     Attributes:
         indices: int64 [k] on the CPU, positions in the pool, first choice first.
         tied: how many of them were drawn by lot, their score being equal to that of samples that were not chosen.
+        flops: of the matrix products, see :mod:`prunefuse_bench.acquisition.products`; None if they are not counted.
     """
 
     indices: Tensor
     tied: int = 0
+    flops: int | None = None
 
 
 Score = Callable[..., Tensor]
@@ -116,6 +123,7 @@ class Acquisition:
         relative: why a score depends on the other candidates; empty if it does not.
         score: None for a choice of a whole batch.
         choose_batch: None for a score.
+        flops: what choosing spends on matrix products; None if nobody says.
     """
 
     name: str
@@ -128,6 +136,7 @@ class Acquisition:
     relative: str = ""
     score: Score | None = None
     choose_batch: ChoosePositions | None = None
+    flops: MatrixProducts | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -155,6 +164,12 @@ class Acquisition:
             ) from None
         return {name: getattr(model, name) for name in parameters}
 
+    def count_flops(self, counts: Counts, options: Mapping[str, Any] | None = None) -> int | None:
+        """FLOPs of a choice by formula; None if there is none: see :attr:`Choice.flops` then, which may know."""
+        if self.flops is None or self.flops.formula is None:
+            return None
+        return self.flops.formula(counts, **{**self.options, **(options or {})})
+
     def choose(self, k: int, opinions: Opinions, options: Mapping[str, Any] | None = None) -> Choice:
         """The k samples to label (Algorithm 1, line 6). Equal scores are drawn by lot, from the generator.
 
@@ -163,7 +178,10 @@ class Acquisition:
                 positions of candidates, or it failed.
         """
         try:
-            positions, tied = self._choose(k, opinions, dict(options or {}))
+            with tally() as told:
+                positions, tied = self._choose(k, opinions, dict(options or {}))
+            is_told = self.flops is not None and self.flops.formula is None
+            flops = told.flops if is_told else self.count_flops(counts_of(k, opinions), options)
         except ops.NotRankable as error:
             # Rows after the candidates are those of the samples that are labeled already.
             known = error.row < len(opinions)
@@ -173,7 +191,7 @@ class Acquisition:
             raise
         except Exception as error:  # whatever a method of the user's own does, the other cells go on
             raise CellFailed(f"acquisition {self.name!r} raised {type(error).__name__}: {error}") from error
-        return Choice(opinions.indices[self._check(positions, k, len(opinions))], tied)
+        return Choice(opinions.indices[self._check(positions, k, len(opinions))], tied, flops)
 
     def _choose(self, k: int, opinions: Opinions, options: dict[str, Any]) -> tuple[Tensor, int]:
         if self.choose_batch is not None:
@@ -186,6 +204,9 @@ class Acquisition:
                 f"acquisition {self.name!r}: expected one score per sample, float [{len(opinions)}], "
                 f"got {_describe(scores)}"
             )
+        if opinions.refine is not None and not self.relative and not self.randomised:
+            score, refine = self.score, opinions.refine
+            scores = refine_near_threshold(scores, k, lambda positions: score(refine(positions), **options))
         return top_k_by_lot(scores, k, opinions.generator)
 
     def _check(self, positions: object, k: int, count: int) -> Tensor:
@@ -216,6 +237,20 @@ class Acquisition:
     def _parameters(self) -> dict[str, inspect.Parameter]:
         given = 1 if self.score is not None else 2
         return dict(list(inspect.signature(self._function).parameters.items())[given:])
+
+
+def counts_of(k: int, opinions: Opinions) -> Counts:
+    """The sizes of a choice of k."""
+    logits, features, labeled = opinions.logits, opinions.features, opinions.labeled_features
+    members = opinions.members
+    return Counts(
+        candidates=len(opinions),
+        labeled=0 if labeled is None else len(labeled),
+        k=k,
+        classes=members.classes if members is not None else 0 if logits is None else logits.shape[1],
+        features=0 if features is None else features.shape[1],
+        members=0 if members is None else members.count,
+    )
 
 
 def top_k_by_lot(scores: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, int]:
@@ -254,6 +289,7 @@ def acquisition(
     uncertainty: bool = False,
     randomised: bool = False,
     relative: str = "",
+    flops: MatrixProducts | None = None,
 ) -> Callable[[Score], Score]:
     """Register a score: (opinions, **options) -> float [N], higher = choose first; equal scores are drawn by lot.
 
@@ -267,11 +303,12 @@ def acquisition(
         uncertainty: it says how undecided the prediction is; the conformance suite then checks its direction.
         randomised: it draws from the generator.
         relative: why a score depends on the other candidates, if it does.
+        flops: what it spends on matrix products, if that shall be counted.
     """
 
     def register(score: Score) -> Score:
         entry = Acquisition(
-            name, needs, source, _summary(score), equation, uncertainty, randomised, relative, score=score
+            name, needs, source, _summary(score), equation, uncertainty, randomised, relative, score=score, flops=flops
         )
         ACQUISITIONS.add(name, entry)
         return score
@@ -280,7 +317,13 @@ def acquisition(
 
 
 def batch_acquisition(
-    name: str, *, needs: Needs, source: str, equation: str = "", randomised: bool = False
+    name: str,
+    *,
+    needs: Needs,
+    source: str,
+    equation: str = "",
+    randomised: bool = False,
+    flops: MatrixProducts | None = None,
 ) -> Callable[[ChoosePositions], ChoosePositions]:
     """Register a choice that looks at the whole batch: (k, opinions, **options) -> int64 [k], first choice first.
 
@@ -288,7 +331,9 @@ def batch_acquisition(
     """
 
     def register(choose: ChoosePositions) -> ChoosePositions:
-        entry = Acquisition(name, needs, source, _summary(choose), equation, randomised=randomised, choose_batch=choose)
+        entry = Acquisition(
+            name, needs, source, _summary(choose), equation, randomised=randomised, choose_batch=choose, flops=flops
+        )
         ACQUISITIONS.add(name, entry)
         return choose
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition
+from prunefuse_bench.acquisition.products import multiplied, products_as_told
 from prunefuse_bench.ops.checks import refuse
 
 __all__ = ["GradientEmbeddings", "badge"]
@@ -22,6 +23,7 @@ BLOCK_ROWS = 1024
     source="Ash et al. 2020",
     equation="repeat: x with probability ~ min over chosen c of |g(x) - g(c)|^2, g = (p - onehot(argmax p)) outer h",
     randomised=True,
+    flops=products_as_told("softmax of N C values, norms, and a running sum of N values per pick"),
 )
 def badge(k: int, opinions: Opinions) -> Tensor:
     """k-means++ seeding on the gradients of the last layer, each for the label that the selector itself predicts.
@@ -100,11 +102,13 @@ class GradientEmbeddings:
         """
         sums = self.squared_norms + self.squared_norms[sample]
         error_products = self._errors @ self._errors[sample]
+        multiplied(len(self._errors), self._errors.shape[1], 1)
         # |h . h'| <= |h| |h'|, so most samples are known to be too far away before their features are read.
         least = (error_products.abs() * self._feature_norms).mul_(-2 * self._feature_norms[sample]).add_(sums)
         could_be_nearer = (least < nearest + ROUNDING * sums).nonzero()[:, 0]
         feature = self._features[sample].double()
         for rows in could_be_nearer.split(BLOCK_ROWS):
+            multiplied(len(rows), len(feature), 1)
             products = error_products[rows].mul_(self._features[rows].double() @ feature)
             distances = sums[rows].sub_(products, alpha=2)
             distances.masked_fill_(distances <= ROUNDING * sums[rows], 0.0)

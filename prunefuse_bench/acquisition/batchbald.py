@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition, top_k_by_lot
+from prunefuse_bench.acquisition.products import multiplied, products_as_told
 from prunefuse_bench.ops.checks import refuse
 
 __all__ = ["Configurations", "batchbald", "greedy_choice", "joint_entropy"]
@@ -36,6 +37,7 @@ PRODUCT_COLUMNS, PRODUCT_ELEMENTS = 2**11, 2**16
     source="Kirsch, van Amersfoort and Gal 2019",
     equation="repeat: argmax over x of H[y_1, ..., y_n, y] - sum_i mean_k H[p_k(.|x_i)] - mean_k H[p_k(.|x)]",
     randomised=True,
+    flops=products_as_told("softmax of N K C values, and the logarithm of each joint probability"),
 )
 def batchbald(k: int, opinions: Opinions, *, max_configurations: Annotated[int, Field(ge=1)] = 40_000) -> Tensor:
     """Greedy on the mutual information of all chosen labels and the member; what adds nothing any more, by BALD.
@@ -171,6 +173,7 @@ class Configurations:
 
     def joint(self, log_p: Tensor) -> Tensor:
         """float64 [M, C]: p(y, y') for every label y' of one more sample, of which the members think float64 [K, C]."""
+        multiplied(len(self.weights), len(log_p), log_p.shape[1])
         return self.weights[:, None] * (self.log_posterior.exp() @ log_p.exp())
 
     def extended(self, log_p: Tensor) -> Configurations:
@@ -213,10 +216,13 @@ class Configurations:
             p = torch.mm(log_posterior.exp(), p_of_members, out=p_buffer[: len(weights)])
             terms = torch.log(p, out=log_buffer[: len(weights)]).mul_(p)
             entropies.addmv_(terms.T, weights, alpha=-1)
+        multiplied(len(self.weights), log_probabilities.shape[1] + 1, samples * classes)
         return entropies.unflatten(0, (samples, classes)).sum(dim=1)
 
     def gains(self, log_probabilities: Tensor) -> Tensor:
         """float64 [B]: I(y'; w | y) of each of B samples, float64 [B, K, C], in nats."""
+        members = log_probabilities.shape[1]
+        multiplied(1, len(self.weights) + len(log_probabilities), members)
         of_members = _entropy(log_probabilities) @ (self.weights @ self.log_posterior.exp())
         return self.entropies(log_probabilities) - of_members
 
@@ -229,6 +235,8 @@ class Configurations:
             return 0.0
         posterior = self.log_posterior.exp()
         p = posterior @ log_p.exp().clamp_min(SMALLEST)
+        members, classes = log_p.shape
+        multiplied(len(posterior), members, classes + 1)
         gains = -(p * p.log()).sum(dim=1) - posterior @ _entropy(log_p)
         return float(gains.std()) / math.sqrt(len(gains))
 

@@ -16,6 +16,7 @@ code besides:
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Annotated
 
@@ -29,6 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition
+from prunefuse_bench.acquisition.products import multiplied, products_as_told
 from prunefuse_bench.ops.checks import refuse
 
 # As in the authors' code.
@@ -46,6 +48,7 @@ _DISTANCES_AT_ONCE = 2**22
     source="Hacohen, Dekel and Weinshall 2022 (TypiClust)",
     equation="repeat: of the largest of the least covered clusters, argmax of 1 / mean distance to neighbours in it",
     randomised=True,
+    flops=products_as_told("norms, sorting and the means of clusters"),
 )
 def typiclust(k: int, opinions: Opinions, *, max_clusters: Annotated[int, Field(ge=1)] = 500) -> Tensor:
     """From the cluster with the fewest labeled samples, of these the largest, the most typical sample.
@@ -99,7 +102,18 @@ def _cluster(points: Tensor, count: int, seed: int) -> npt.NDArray[np.int64]:
         clustering = MiniBatchKMeans(count, batch_size=_MINI_BATCH, n_init="auto", random_state=seed)
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        return clustering.fit_predict(points.numpy()).astype(np.int64)
+        clusters = clustering.fit_predict(points.numpy()).astype(np.int64)
+    samples, width = points.shape
+    # Distances to all centers: of the samples of every step, and of all of them at the end.
+    if isinstance(clustering, MiniBatchKMeans):
+        multiplied(clustering.n_steps_ * min(_MINI_BATCH, samples) + samples, width, count)
+        seeded_on = min(samples, max(3 * _MINI_BATCH, 3 * count))
+    else:
+        multiplied((clustering.n_iter_ + 1) * samples, width, count)
+        seeded_on = samples
+    # The first centers come from k-means++, which tries 2 + log(count) samples for each.
+    multiplied(seeded_on, width, 1 + (count - 1) * (2 + int(math.log(count))))
+    return clusters
 
 
 def _mean_distances_to_neighbours(points: Tensor, clusters: Tensor) -> Tensor:
@@ -113,7 +127,9 @@ def _mean_distances_to_neighbours(points: Tensor, clusters: Tensor) -> Tensor:
         own = points[members] - points[members].mean(0)
         rows = max(1, _DISTANCES_AT_ONCE // len(members))
         for start in range(0, len(members), rows):
-            distances = torch.cdist(own[start : start + rows], own, compute_mode="use_mm_for_euclid_dist")
+            block = own[start : start + rows]
+            multiplied(len(block), own.shape[1], len(own))
+            distances = torch.cdist(block, own, compute_mode="use_mm_for_euclid_dist")
             distances.diagonal(start).fill_(torch.inf)  # of the point to itself
             means[members[start : start + rows]] = distances.topk(neighbours, largest=False).values.mean(1)
     return means

@@ -10,6 +10,12 @@ from torch import Tensor
 
 from prunefuse_bench import ops
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition
+from prunefuse_bench.acquisition.products import Counts, products_by_formula
+
+
+def _flops(counts: Counts, **_: object) -> int:
+    """The distances of all samples to each of the M + k centers, as products."""
+    return 2 * (counts.candidates + counts.labeled) * (counts.labeled + counts.k) * counts.features
 
 
 @batch_acquisition(
@@ -18,6 +24,7 @@ from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acqui
     source="Sener and Savarese 2018; paper 4.2",
     equation="repeat: argmax over x of min over centers c of |h(x) - h(c)|",
     randomised=True,
+    flops=products_by_formula(_flops, "N + M norms; the core skips distances that cannot matter", at_most=True),
 )
 def kcenters(k: int, opinions: Opinions, random_start: Annotated[int, Field(ge=0)] = 0) -> Tensor:
     """Greedy k-centers on the selector's features, from the labeled samples as centers or from one drawn by lot.

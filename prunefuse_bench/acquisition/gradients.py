@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition, top_k_by_lot
+from prunefuse_bench.acquisition.products import Counts, multiplied, products_as_told, products_by_formula
 from prunefuse_bench.ops.checks import refuse
 
 # Cosine between a gradient and what is left to match, and share of a squared norm, below which both are rounding.
@@ -40,6 +41,7 @@ _NOTHING = 1e-10
     source="Killamsetty et al. 2021a (GRAD-MATCH)",
     equation="per class: repeat argmax_i g_i . (sum of g - sum over chosen of w g), w >= 0 refitted by ridge",
     randomised=True,
+    flops=products_as_told("softmax of N C values, and norms"),
 )
 def gradmatch(k: int, opinions: Opinions, *, regularisation: Annotated[float, Field(ge=0)] = 0.5) -> Tensor:
     """Orthogonal matching pursuit of each class's gradient with the samples of that class.
@@ -76,11 +78,18 @@ def gradmatch(k: int, opinions: Opinions, *, regularisation: Annotated[float, Fi
     return torch.cat(picks)[torch.cat(turns).argsort(stable=True)]
 
 
+def _glister_flops(counts: Counts, *, rounds: int, **_: object) -> int:
+    """In each round the logits after the step, their gradient, and its products with all others; and the steps."""
+    products_of_all = 3 * min(rounds, counts.k) * counts.candidates
+    return 2 * (products_of_all + counts.k) * counts.classes * counts.features
+
+
 @batch_acquisition(
     "glister",
     needs=Needs.LOGITS | Needs.FEATURES | Needs.LABELS,
     source="Killamsetty et al. 2021b (GLISTER)",
     equation="repeat: argmax_i g_i . grad L(W - eta sum over chosen of g), L the mean loss of the pool",
+    flops=products_by_formula(_glister_flops, "softmax of N C values in each round"),
 )
 def glister(
     k: int,
@@ -161,6 +170,7 @@ def _shares(sizes: list[int], k: int) -> list[int]:
 def _match(errors: Tensor, features: Tensor, share: int, regularisation: float) -> Tensor:
     """int64 [at most share], rows in the order in which they came to stay in the match of the sum of all gradients."""
     target = errors.T @ features
+    multiplied(errors.shape[1], len(features), features.shape[1])
     norms = (errors.square().sum(1) * features.square().sum(1)).sqrt()
     least = _NOTHING * target.norm() * norms
     match = _Match(errors, features, norms.square(), share, regularisation)
@@ -170,6 +180,7 @@ def _match(errors: Tensor, features: Tensor, share: int, regularisation: float) 
         if match.size == share:
             break
         left = _products(errors, target - match.matrix(), features)
+        multiplied(len(errors), errors.shape[1], features.shape[1])
         available = left.masked_fill(useless, -torch.inf)
         available[match.rows] = -torch.inf
         row = int(available.argmax())
@@ -208,6 +219,7 @@ class _Match:
 
     def matrix(self) -> Tensor:
         """Sum of w g, float64 [C, D]."""
+        multiplied(self._errors.shape[1], self.size, self._features.shape[1])
         return (self._errors[self.rows] * self._weights[:, None]).T @ self._features[self.rows]
 
     def add(self, row: int, along: Tensor) -> bool:
@@ -220,9 +232,11 @@ class _Match:
         inverse = self._inverse[:size, :size]
         combination = inverse @ products
         remainder = self._diagonal[row] - products @ combination
+        multiplied(size, self._errors.shape[1] + self._features.shape[1] + size + 1, 1)
         if remainder <= _NOTHING * self._squared_norms[row]:
             return False
         inverse.addr_(combination, combination, alpha=1 / float(remainder))
+        multiplied(size, 1, size)
         self._inverse[size, :size] = self._inverse[:size, size] = -combination / remainder
         self._inverse[size, size] = 1 / remainder
         self.rows = torch.cat([self.rows, torch.tensor([row])])
@@ -248,6 +262,7 @@ class _Match:
         inverse = self._inverse[:size, :size]
         column = inverse[:, position].clone()
         inverse.addr_(column, column, alpha=-1 / float(column[position]))
+        multiplied(size, 1, size)
         # The last one takes its place.
         inverse[position] = inverse[-1].clone()
         inverse[:, position] = inverse[:, -1].clone()

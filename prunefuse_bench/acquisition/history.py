@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, acquisition, batch_acquisition, top_k_by_lot
+from prunefuse_bench.acquisition.products import no_products
 from prunefuse_bench.ops.checks import refuse
 
 
@@ -29,6 +30,7 @@ from prunefuse_bench.ops.checks import refuse
     needs=Needs.HISTORY,
     source="Toneva et al. 2019; paper, Table 4",
     equation="number of epochs e with x right in e and wrong in e + 1; E if x was never right",
+    flops=no_products("counts over N values of each epoch"),
 )
 def forgetting(opinions: Opinions) -> Tensor:
     """Forgetting events; float32 [N], whole numbers, so many are equal.
@@ -47,6 +49,7 @@ def forgetting(opinions: Opinions) -> Tensor:
     needs=Needs.HISTORY,
     source="Paul, Ganguli and Dziugaite 2021",
     equation="mean over the first epochs of |p(.|x) - onehot(y)|_2",
+    flops=no_products("sums over N values of each epoch"),
 )
 def el2n(opinions: Opinions, *, epochs: Annotated[int, Field(ge=1)] = 10) -> Tensor:
     """Error of the first ``epochs`` epochs, or of all if there are fewer; float64 [N], 0 to sqrt 2.
@@ -68,6 +71,7 @@ def el2n(opinions: Opinions, *, epochs: Annotated[int, Field(ge=1)] = 10) -> Ten
     source="Zheng et al. 2023 (coverage-centric coreset selection, CCS); paper, Table 4",
     equation="AUM(x) = sum over epochs of p_y - max_c!=y p_c; cut the lowest, then as even as possible over its strata",
     randomised=True,
+    flops=no_products("sums over N values of each epoch, and sorting"),
 )
 def css(
     k: int,

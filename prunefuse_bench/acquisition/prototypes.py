@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition
+from prunefuse_bench.acquisition.products import no_products
 from prunefuse_bench.ops.checks import refuse
 
 
@@ -14,6 +15,7 @@ from prunefuse_bench.ops.checks import refuse
     needs=Needs.FEATURES | Needs.LABELS,
     source="Xia et al. 2023; paper, Table 4",
     equation="the middle k of all samples in the order of |h(x) - median of h over the class of x|_2",
+    flops=no_products("sorting of N D features, and N distances to one point each"),
 )
 def moderate(k: int, opinions: Opinions) -> Tensor:
     """The samples that are neither near to nor far from the prototype of their class.

@@ -1,4 +1,4 @@
-"""Seconds and samples, stage by stage."""
+"""What a run costs, stage by stage: seconds, samples, FLOPs, memory and energy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["SELECTOR_STAGES", "Ledger", "StageCost"]
+from prunefuse_bench.cost.energy import energy_meter
+from prunefuse_bench.cost.memory import PeakMemory
 
-SELECTOR_STAGES = ("prune", "selector/train", "selector/infer", "selector/rank", "sync/start", "sync/train")
+__all__ = ["SELECTOR_STAGES", "Bill", "Ledger", "StageCost"]
+
+SELECTOR_STAGES = ("prune", "selector/train", "selector/infer", "selector/rank", "sync/fuse", "sync/train")
 """Stages that are spent on choosing data. Evaluation on the test set is reporting, not selection."""
 
 
@@ -21,52 +24,114 @@ class StageCost:
     """What one stage took.
 
     Attributes:
-        seconds: wall-clock.
+        seconds: wall-clock, the device synchronised at both ends.
         cpu_seconds: of this process, all threads; far below seconds times threads if the machine was shared.
         samples: a sample counts once for each pass over it.
+        flops_forward, flops_backward: counted on the real graph, two per multiply-add, see
+            :mod:`prunefuse_bench.cost.flops`; none of the operators in ``uncounted`` is in them.
+        paper_flops: by the paper's rule, for the same passes, see :mod:`prunefuse_bench.cost.paper_rule`.
+        uncounted: operators and whole steps that nobody counted, by name.
+        peak_memory_bytes: largest resident memory of the process while the stage ran, what it already held included;
+            None if the machine cannot tell.
+        peak_device_bytes: largest memory that tensors took on a CUDA device; None on a CPU.
+        joules: energy of processor and memory, or of the device, whatever else they did meanwhile; None if the machine
+            cannot tell.
     """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     samples: int = 0
+    flops_forward: int = 0
+    flops_backward: int = 0
+    paper_flops: float = 0.0
+    uncounted: tuple[str, ...] = ()
+    peak_memory_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    joules: float | None = None
+
+    def add(self, other: StageCost) -> None:
+        """Add what was spent on the same stage at another time."""
+        for name in ("seconds", "cpu_seconds", "samples", "flops_forward", "flops_backward", "paper_flops"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.uncounted = tuple(sorted({*self.uncounted, *other.uncounted}))
+        self.peak_memory_bytes = _largest(self.peak_memory_bytes, other.peak_memory_bytes)
+        self.peak_device_bytes = _largest(self.peak_device_bytes, other.peak_device_bytes)
+        if other.joules is not None:
+            self.joules = (self.joules or 0.0) + other.joules
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one round cost.
+
+    Attributes:
+        seconds: wall-clock from the end of the round before (or the beginning of the cell) to the end of this one.
+        stages: in order of first use; their seconds add up to nearly all of it.
+        borrowed: seconds of the stages that were spent elsewhere, on a selector that another cell has trained.
+    """
+
+    seconds: float
+    stages: dict[str, StageCost]
+    borrowed: float = 0.0
+
+    @property
+    def unaccounted(self) -> float:
+        """Seconds of this round that belong to no stage."""
+        return self.seconds + self.borrowed - sum(cost.seconds for cost in self.stages.values())
 
 
 class Ledger:
-    """Sums what each stage of a round costs. The device is synchronised at both ends of a stage."""
+    """Sums what each stage of a round costs. The device is synchronised at both ends of a stage; stages do not nest."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stages: dict[str, StageCost] = {}
+        self._memory = PeakMemory(device)
+        self._energy = energy_meter(device)
+        self._opened = time.perf_counter()
+        self._borrowed = 0.0
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageCost]:
-        """Time the block; add to ``samples`` inside it."""
-        cost = self._stages.setdefault(name, StageCost())
+        """Measure the block; add samples and FLOPs to what it yields."""
+        cost = StageCost()
         self._synchronise()
-        start, cpu_start = time.perf_counter(), time.process_time()
+        self._memory.begin()
+        joules, start, cpu_start = self._energy.joules(), time.perf_counter(), time.process_time()
         try:
             yield cost
         finally:
             self._synchronise()
-            cost.seconds += time.perf_counter() - start
-            cost.cpu_seconds += time.process_time() - cpu_start
+            cost.seconds = time.perf_counter() - start
+            cost.cpu_seconds = time.process_time() - cpu_start
+            after = self._energy.joules()
+            cost.joules = None if joules is None or after is None else after - joules
+            cost.peak_memory_bytes, cost.peak_device_bytes = self._memory.end()
+            self._add(name, cost)
 
     def charge(self, name: str, cost: StageCost) -> None:
-        """Add what was measured elsewhere."""
-        own = self._stages.setdefault(name, StageCost())
-        own.seconds += cost.seconds
-        own.cpu_seconds += cost.cpu_seconds
-        own.samples += cost.samples
+        """Add what was spent, and measured, elsewhere."""
+        self._borrowed += cost.seconds
+        self._add(name, cost)
 
     def spent(self, name: str) -> StageCost:
         """What a stage of this round took so far."""
         return dataclasses.replace(self._stages.get(name, StageCost()))
 
-    def close_round(self) -> dict[str, StageCost]:
-        """The stages since the last call, in order of first use; the ledger starts anew."""
-        stages, self._stages = self._stages, {}
-        return stages
+    def close_round(self) -> Bill:
+        """What was spent since the last call; the ledger starts anew."""
+        now = time.perf_counter()
+        bill = Bill(now - self._opened, self._stages, self._borrowed)
+        self._stages, self._opened, self._borrowed = {}, now, 0.0
+        return bill
+
+    def _add(self, name: str, cost: StageCost) -> None:
+        self._stages.setdefault(name, StageCost()).add(cost)
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _largest(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else max(one, other)

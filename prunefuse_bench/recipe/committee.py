@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,15 +12,16 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunefuse_bench.acquisition import HeadMembers, Members, Needs, Opinions, StoredMembers
+from prunefuse_bench.inference import prepare
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import generator
 from prunefuse_bench.recipe.parts import part_decorator
 from prunefuse_bench.recipe.trained import Trained
 from prunefuse_bench.registry import Registry
-from prunefuse_bench.training import TrainingRecipe, predict
+from prunefuse_bench.training import TrainingRecipe, predict, predict_prepared
 
 __all__ = ["COMMITTEES", "Committee", "MCDropout", "OnePass", "Question", "Snapshots", "committee"]
 
@@ -91,6 +94,10 @@ class Committee(ABC):
         """Passes over the candidates through the whole selector."""
         return 1
 
+    def extra_flops(self, selector: Trained, question: Question) -> int:
+        """Counted FLOPs of asking beyond the passes through the whole selector."""
+        return 0
+
     def cost_formula(self, parameters: str, samples: str) -> str:
         """FLOPs of asking about the samples by the paper's rule; ``parameters`` are the selector's, D its inputs."""
         return f"{f'{self.passes}·' if self.passes > 1 else ''}2·{parameters}·D·{samples}"
@@ -132,7 +139,21 @@ class OnePass(Committee):
         labeled_features = None
         if with_features and Needs.LABELED in question.needs and len(question.labeled_images):
             _, labeled_features = predict(model, question.labeled_images, question.training, features=True)
-        return question.answer(logits=logits, features=features, labeled_features=labeled_features)
+        opinions = question.answer(logits=logits, features=features, labeled_features=labeled_features)
+        if question.training.precision == "fp32" or self.augmented:
+            return opinions
+        return dataclasses.replace(opinions, refine=self._in_full_precision(selector, question))
+
+    def _in_full_precision(self, selector: Trained, question: Question) -> Callable[[Tensor], Opinions]:
+        training = dataclasses.replace(question.training, precision="fp32")
+        example = training.normalisation.apply(question.images[:1])
+        ready = functools.cache(lambda: prepare(selector.network.model, example, "fp32"))
+
+        def refine(positions: Tensor) -> Opinions:
+            logits, features = predict_prepared(ready(), question.images[positions], training)
+            return Opinions(question.indices[positions.cpu()], question.generator, logits, features)
+
+        return refine
 
 
 @committee("mc_dropout")
@@ -164,6 +185,11 @@ class MCDropout(Committee):
         """The same rate as at scoring."""
         return self.rate
 
+    def extra_flops(self, selector: Trained, question: Question) -> int:
+        """T times through the classifier."""
+        classifier = self._classifier(selector, question)
+        return self.passes_of_head * 2 * classifier.weight.numel() * len(question.images)
+
     def cost_formula(self, parameters: str, samples: str) -> str:
         """One pass, and T through the classifier alone, which has F inputs and C classes."""
         return f"{super().cost_formula(parameters, samples)} + {self.passes_of_head}·2·F·C·{samples}"
@@ -173,7 +199,7 @@ class MCDropout(Committee):
         model = selector.network.model
         _, features = predict(model, question.images, question.training, features=True, progress=question.progress)
         assert features is not None
-        classifier = find_classifier(model, question.training.normalisation.apply(question.images[:1]))
+        classifier = self._classifier(selector, question)
         bias = None if classifier.bias is None else classifier.bias.detach().float()
         members = HeadMembers(
             features,
@@ -185,6 +211,9 @@ class MCDropout(Committee):
             shared_masks=self.shared_masks,
         )
         return question.answer(members=members)
+
+    def _classifier(self, selector: Trained, question: Question) -> nn.Linear:
+        return find_classifier(selector.network.model, question.training.normalisation.apply(question.images[:1]))
 
 
 @committee("snapshots")

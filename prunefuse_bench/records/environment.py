@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from prunefuse_bench.cost.energy import energy_meter
+from prunefuse_bench.inference.onednn import has_fused_convolutions
+
 __all__ = ["describe_environment"]
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "scikit-learn", "pillow")
@@ -31,6 +34,8 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": device.type,
         "gpu": _gpu(device),
+        "energy": energy_meter(device).source,
+        "fused_convolutions": device.type == "cpu" and has_fused_convolutions(),
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from prunefuse_bench.cost.ledger import SELECTOR_STAGES
@@ -33,6 +34,12 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         - target_seconds: all else that the target of this budget alone needs (its selector's training where it needs
           one, fusion, training);
         - total_seconds: all stages of the cell up to here, with the targets of all reported budgets and evaluation;
+        - selector_cpu_seconds, target_cpu_seconds, total_cpu_seconds: of all threads of the process, same stages;
+        - selector_flops, target_flops, total_flops: counted on the real graph, two per multiply-add;
+        - selector_paper_flops, target_paper_flops, total_paper_flops: by the paper's rule (6 and 2 per parameter, input
+          value and sample), for the same passes; compare them with the paper's tables and with nothing else;
+        - unaccounted_seconds: up to here, in no stage;
+        - total_joules: of processor and memory or of the device, or None where the machine cannot tell;
         - peak_memory_bytes: largest resident memory of the process up to here;
         - epochs, steps: of the target's training.
 
@@ -46,10 +53,15 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
     return pandas.DataFrame(list(rows), columns=list(COLUMNS))
 
 
+QUANTITIES = ("seconds", "cpu_seconds", "flops", "paper_flops")
+NOTHING: Mapping[str, float | None] = MappingProxyType(dict.fromkeys((*QUANTITIES, "joules"), 0.0))
+CHOOSING_STAGES = ("selector/infer", "selector/rank")
+
 COLUMNS = (
     "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
-    "selector_accuracy", "selector_parameters", "target_parameters", "selector_seconds", "target_seconds",
-    "total_seconds", "peak_memory_bytes", "epochs", "steps", "tied",
+    "selector_accuracy", "selector_parameters", "target_parameters",
+    *(f"{who}_{what}" for what in QUANTITIES for who in ("selector", "target", "total")),
+    "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "tied",
 )  # fmt: skip
 
 
@@ -74,22 +86,25 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
     if not any(record["target"] for record in rounds):
         yield row
     is_coreset = store.settings["protocol"] == "coreset"
-    selector_spent = total = 0.0
-    shared: dict[str, float] = {}
+    selector_spent, total, unaccounted = dict(NOTHING), dict(NOTHING), 0.0
+    shared: dict[str, Any] = {}
     for record in rounds:
-        seconds = {name: cost["seconds"] for name, cost in record["stages"].items()}
+        stages = record["stages"]
         # To choose this round's labels: scoring and ranking now, and the selectors of the rounds before.
-        choosing = sum(seconds.get(stage, 0.0) for stage in ("selector/infer", "selector/rank"))
-        updating = sum(seconds.get(stage, 0.0) for stage in SELECTOR_STAGES) - choosing
-        finishing = seconds.get("target/start", 0.0) + seconds.get("target/train", 0.0)
-        total += sum(seconds.values())
-        selector_spent += choosing
+        choosing = _spent(stages, CHOOSING_STAGES)
+        updating = _spent(stages, [stage for stage in SELECTOR_STAGES if stage not in CHOOSING_STAGES])
+        finishing = _spent(stages, ("fuse", "target/train"))
+        total = _sum(total, _spent(stages, stages))
+        unaccounted += record["unaccounted_seconds"]
+        selector_spent = _sum(selector_spent, choosing)
         if is_coreset:
             # One selector and one scoring for all budgets (scored anew after an interruption), and a ranking for each.
-            shared |= {stage: seconds[stage] for stage in SELECTOR_STAGES if stage in seconds}
-            selector_spent, updating = sum(shared.values()), 0.0
+            shared |= {stage: stages[stage] for stage in SELECTOR_STAGES if stage in stages}
+            selector_spent, updating = _spent(shared, shared), dict(NOTHING)
         target, selector = record["target"], record["selector"]
         if target is not None:
+            to_target = _sum(finishing, updating) if target_needs_selector else finishing
+            spent = {"selector": selector_spent, "target": to_target, "total": total}
             yield {
                 **row,
                 "labels": record["labels"],
@@ -99,12 +114,30 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "selector_accuracy": selector["accuracy"] if selector else None,
                 "selector_parameters": selector["parameters"] if selector else None,
                 "target_parameters": target["parameters"],
-                "selector_seconds": selector_spent,
-                "target_seconds": finishing + (updating if target_needs_selector else 0.0),
-                "total_seconds": total,
+                **{f"{who}_{what}": amounts[what] for what in QUANTITIES for who, amounts in spent.items()},
+                "unaccounted_seconds": unaccounted,
+                "total_joules": total["joules"],
                 "peak_memory_bytes": record["peak_memory_bytes"],
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
                 "tied": record["tied"],
             }
-        selector_spent += updating
+        selector_spent = _sum(selector_spent, updating)
+
+
+Amounts = dict[str, float | None]
+"""How much of each quantity was spent; None if it is not known for some part."""
+
+
+def _spent(stages: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Amounts:
+    """Sums over those of the named stages that there were."""
+    amounts = dict(NOTHING)
+    for stage in (stages[name] for name in names if name in stages):
+        flops = stage["flops_forward"] + stage["flops_backward"]
+        amounts = _sum(amounts, {**{name: stage[name] for name in NOTHING if name != "flops"}, "flops": flops})
+    return amounts
+
+
+def _sum(one: Amounts, other: Amounts) -> Amounts:
+    pairs = {name: (one[name], other[name]) for name in one}
+    return {name: None if a is None or b is None else a + b for name, (a, b) in pairs.items()}

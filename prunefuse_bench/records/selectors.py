@@ -67,7 +67,7 @@ class Shelf:
         if not file.exists():
             return None
         saved, more = _read(file, None)
-        return saved, StageCost(**more["cost"])
+        return saved, StageCost(**{**more["cost"], "uncounted": tuple(more["cost"]["uncounted"])})
 
     def put(self, settings: Mapping[str, Any], selector: Trained, cost: StageCost) -> None:
         """Keep a selector."""

@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import resource
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ import torch
 
 from prunefuse_bench.atomic import write_atomically, write_json
 from prunefuse_bench.config import content_hash
+from prunefuse_bench.cost.memory import process_peak_bytes
 from prunefuse_bench.errors import BadInput, CellLocked
 from prunefuse_bench.loop import Checkpoint, Outcome, Round
 from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
@@ -34,7 +33,7 @@ from prunefuse_bench.training import Fit
 
 __all__ = ["SCHEMA", "CellStore", "RunFolder"]
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the records' layout and meaning; part of every cell's settings, so older results are never mixed in."""
 
 
@@ -134,8 +133,10 @@ class CellStore:
                 "labels": round_.labels,
                 "selector": _outcome(round_.selector_outcome),
                 "target": _outcome(round_.target_outcome),
-                "stages": {name: dataclasses.asdict(cost) for name, cost in round_.stages.items()},
-                "peak_memory_bytes": _peak_memory_bytes(),
+                "seconds": round_.bill.seconds,
+                "unaccounted_seconds": round_.bill.unaccounted,
+                "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
+                "peak_memory_bytes": process_peak_bytes(),
                 "tied": round_.tied,
                 "query": round_.query.tolist(),
                 "environment": environment,
@@ -249,12 +250,6 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
         "parameters": outcome.parameters,
         "fit": dataclasses.asdict(outcome.fit),
     }
-
-
-def _peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -24,7 +24,12 @@ NOTES = (
     "To target: selector seconds, and all that the target of the last budget needs beyond them, mean over seeds.",
     "Total seconds: all stages of the cell, with the targets of every reported budget and their evaluation; "
     "what the curve cost, not what one target costs.",
+    "Selector FLOPs: the same work as the selector seconds, counted on the real graph, two per multiply-add.",
+    "Paper's rule: FLOPs of the same passes as the paper reckons them (6 per parameter, input value and sample in "
+    "training, 2 in scoring), about 20 times as many as counted; compare them with the paper's tables alone.",
 )
+ACCOUNTED = 0.97
+"""Share of a cell's wall-clock that its stages must explain."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,11 @@ def _leaderboard(run: Path) -> Leaderboard:
     problems = results.loc[results["status"] != "finished"].drop_duplicates("cell")
     return Leaderboard(
         title=f"{suite['dataset']}, {suite['model']}",
-        facts=(*describe_task(stores[0].settings, suite["dataset"], seeds), *_machines(stores)),
+        facts=(
+            *describe_task(stores[0].settings, suite["dataset"], seeds),
+            *_machines(stores),
+            *_accounting(results, stores),
+        ),
         deviations=tuple(deviations([store.settings for store in stores])),
         methods=tuple(_method_notes(suite["cells"], stores)),
         table=_table(results),
@@ -138,6 +147,19 @@ def _machines(stores: list[CellStore]) -> Iterator[tuple[str, str]]:
         yield "Warning", "these results come from different machines or versions; their seconds do not compare"
 
 
+def _accounting(results: pandas.DataFrame, stores: list[CellStore]) -> Iterator[tuple[str, str]]:
+    """What the costs leave out."""
+    stages = [cost for store in stores for record in store.read_rounds() for cost in record["stages"].values()]
+    if uncounted := sorted({operator for cost in stages for operator in cost["uncounted"]}):
+        yield "Not in the counted FLOPs", ", ".join(uncounted)
+    ends = results.dropna(subset=["total_seconds"]).groupby("cell").last()
+    wall_clock = ends["total_seconds"] + ends["unaccounted_seconds"]
+    loose = int((ends["unaccounted_seconds"] > (1 - ACCOUNTED) * wall_clock).sum())
+    if loose:
+        explained = f"less than {100 * ACCOUNTED:.0f}% of their wall-clock"
+        yield "Warning", f"the stages of {loose} of {len(ends)} cells explain {explained}"
+
+
 def _describe_environment(environment: dict[str, Any]) -> str:
     cpu = f"{environment['cpu']}, {environment['threads']} threads, {environment['cpu_capability']}"
     return (
@@ -160,6 +182,8 @@ def _table(results: pandas.DataFrame) -> pandas.DataFrame:
             row[heading] = _mean_and_deviation(accuracy, int(seeds[method]))
         last = cells.loc[cells["labels"] == budgets["labels"].max()] if len(budgets) else cells.iloc[:0]
         row["selector s"] = _mean_seconds(last["selector_seconds"])
+        row["selector FLOPs"] = _mean_flops(last["selector_flops"])
+        row["paper's rule"] = _mean_flops(last["selector_paper_flops"])
         row["to target s"] = _mean_seconds(last["selector_seconds"] + last["target_seconds"])
         row["total s"] = _mean_seconds(last["total_seconds"])
         rows.append(row)
@@ -185,6 +209,11 @@ def _mean_and_deviation(accuracy: pandas.Series, seeds: int) -> str:
 
 def _mean_seconds(seconds: pandas.Series) -> str:
     return "–" if seconds.dropna().empty else f"{seconds.mean():.1f}"
+
+
+def _mean_flops(flops: pandas.Series) -> str:
+    mean = flops.dropna().mean() if flops.notna().any() else None
+    return "–" if mean is None else "0" if not mean else f"{mean:.2e}"
 
 
 def _markdown_table(table: pandas.DataFrame) -> str:
