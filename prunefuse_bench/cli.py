@@ -17,6 +17,7 @@ from rich.table import Table
 from prunefuse_bench.errors import BadInput, CannotWrite
 
 if TYPE_CHECKING:
+    from prunefuse_bench.paper.sheets import Sheet
     from prunefuse_bench.report import Leaderboard
     from prunefuse_bench.runner import PlannedCell
 
@@ -97,6 +98,104 @@ def report(
     for board in write_leaderboard(runs, out):
         _print_leaderboard(board)
     console.print(f"Written: {rich.markup.escape(str(out))}/leaderboard.md, .csv, .json", soft_wrap=True)
+
+
+@app.command()
+def paper(
+    table: Annotated[
+        list[str] | None, typer.Option("--table", metavar="N", help="Number of a table, 1 to 31. Repeatable.")
+    ] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Option("--runs", metavar="DIR", help="Folder that 'run' wrote. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for paper.md, paper.html and figures/.")] = None,
+) -> None:
+    """Show the paper's tables: published beside recomputed beside measured.
+
+    Recomputed are the selector FLOPs of Tables 2 and 3, by the rule that was fitted from them. Measured are the
+    accuracies of your runs, each with all that differs from the published experiment.
+
+    \b
+    Examples:
+      prunefuse-bench paper
+      prunefuse-bench paper --table 2 --table 3
+      prunefuse-bench paper --table 3 --runs runs/table3-small --out report
+    """
+    from prunefuse_bench.paper import published_table, published_tables
+    from prunefuse_bench.paper.sheets import overview, table_sheets, unmatched_notes
+
+    tables = [published_table(number) for number in dict.fromkeys(table or ())] or list(published_tables())
+    methods = []
+    if runs:
+        from prunefuse_bench.paper.measured import load_methods
+
+        methods = load_methods(runs)
+    if out is not None:
+        from prunefuse_bench.paper.report import write_report
+
+        files = write_report(tables, methods, out)
+        names = ", ".join(str(file.relative_to(out)) for file in files)
+        console.print(f"Written to {rich.markup.escape(str(out))}: {names}", highlight=False, soft_wrap=True)
+        return
+    sheets = [sheet for one in tables for sheet in table_sheets(one, methods)] if table else [overview(tables, methods)]
+    for sheet in sheets:
+        _print_sheet(sheet)
+    for note in unmatched_notes(tables, methods):
+        console.print(f"[yellow]beside no cell:[/] {rich.markup.escape(note)}", highlight=False)
+
+
+@app.command()
+def profile(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="Dense network, see 'models'.")] = "resnet56",
+    ratios: Annotated[str, typer.Option(help="Pruning ratios p: shares of the channels removed.")] = "0.5,0.6,0.7,0.8",
+    batch_sizes: Annotated[
+        str, typer.Option(help="Batch sizes of training and of the plain loop; the first is the main table's.")
+    ] = "128",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seconds: Annotated[float, typer.Option(help="Length of one block of one contender.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Blocks of each contender; medians and quartiles are over them.")] = 5,
+    data: Annotated[
+        str, typer.Option(metavar="NAME|PATH", help="Images to compare choices on: a data set, or a folder or .zip.")
+    ] = "digits",
+    trace: Annotated[bool, typer.Option("--trace", help="Write traces for chrome://tracing or Perfetto.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report.", show_default="runs/profile-NETWORK")
+    ] = None,
+) -> None:
+    """Measure what selection costs on this machine: does pruning save seconds, or only FLOPs?
+
+    Measures the images per second of training and of scoring, dense and pruned, beside SVP's proxies and a plain
+    PyTorch loop; compares them with the FLOPs that pruning saves and with what this machine can do at best; says which
+    operators take the time, and whether the fast scoring chooses the samples that the plain loop chooses.
+
+    "Realised" is the throughput ratio over the FLOPs ratio: 100% if a network with a quarter of the FLOPs is four times
+    as fast. All contenders take turns, so leave the machine alone meanwhile: with the defaults it takes a few minutes.
+    No GPU has run this command yet.
+
+    \b
+    Examples:
+      prunefuse-bench profile
+      prunefuse-bench profile resnet20 --ratios 0.5 --seconds 0.2 --rounds 3
+      prunefuse-bench profile resnet110 --batch-sizes 128,512 --data cifar10.zip --trace --out runs/mine
+    """
+    from prunefuse_bench.profiling import ProfileRequest, markdown, numbers_of, run_profile, write_report
+
+    request = ProfileRequest(
+        network=network,
+        ratios=numbers_of(ratios, "--ratios", float),
+        batch_sizes=numbers_of(batch_sizes, "--batch-sizes", int),
+        device=device,
+        seconds=seconds,
+        rounds=rounds,
+        data=data,
+    )
+    folder = out or Path("runs") / f"profile-{network}"
+    with _LiveView(f"profile of {network}") as view:
+        measured = run_profile(request, folder, trace=trace, progress=view.stage)
+    files = write_report(measured, folder)
+    print(markdown(measured))
+    names = ", ".join(file.name for file in (*files, *measured.traces))
+    console.print(f"Written to {rich.markup.escape(str(folder))}: {names}", highlight=False, soft_wrap=True)
 
 
 @app.command("methods")
@@ -223,10 +322,23 @@ def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str,
     console.print(table)
 
 
+def _print_sheet(sheet: Sheet) -> None:
+    grid = Table(title=rich.markup.escape(sheet.title), box=rich.box.SIMPLE_HEAVY)
+    for position, column in enumerate(sheet.columns):
+        is_text = sheet.is_text or position == 0
+        grid.add_column(rich.markup.escape(column), justify="left" if is_text else "right", overflow="fold")
+    for line in sheet.lines:
+        style = {"published": None, "recomputed": "cyan", "measured": "green"}[line.kind]
+        grid.add_row(*(rich.markup.escape(cell) for cell in line.cells), style=style)
+    console.print(grid)
+    for note in sheet.notes:
+        console.print(f"- {rich.markup.escape(note)}", highlight=False)
+
+
 class _LiveView:
     """What a person sees of a run: a bar for the cells and one for the stage at work."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str = "preparing") -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -236,7 +348,7 @@ class _LiveView:
             console=errors,
             transient=True,
         )
-        self._cells = self._progress.add_task("preparing", total=None)
+        self._cells = self._progress.add_task(rich.markup.escape(title), total=None)
         self._stage = self._progress.add_task("", total=None, visible=False)
 
     def __enter__(self) -> _LiveView:
