@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../core/fusing.h"
+#include "../cpu/batch_norm.h"
 #include "../cpu/images.h"
 #include "../cpu/kcenters.h"
 #include "../cpu/kernels.h"
@@ -325,6 +326,75 @@ Tensor gather_images(const Tensor& images, const Tensor& rows, const Tensor& lev
   return gathered;
 }
 
+// ---- batch norm in training ----
+
+// [pixels, channels], or [N, C, H, W] in channels-last memory, which is the same.
+cpu::Pixels pixels_of(const Tensor& tensor, const char* what) {
+  const cpu::Element element = element_of(tensor, what);
+  const int64_t rank = tensor.dim(), channels = rank > 1 ? tensor.size(1) : 0;
+  bool together = rank == 2 && tensor.is_contiguous();
+  if (rank == 4) {
+    const int64_t height = tensor.size(2), width = tensor.size(3);
+    together = tensor.stride(1) == 1 && tensor.stride(3) == channels && tensor.stride(2) == width * channels &&
+               tensor.stride(0) == height * width * channels;
+  }
+  STD_TORCH_CHECK(together && channels > 0 && element != cpu::Element::float16, what,
+                  ": expected contiguous float32 or bfloat16 [pixels, channels], or [N, C, H, W] in channels-last "
+                  "memory");
+  return {element, tensor.numel() / channels, channels};
+}
+
+const float* per_channel(const Tensor& tensor, int64_t channels, const char* what) {
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float && tensor.dim() == 1 && tensor.size(0) == channels &&
+                      tensor.is_contiguous(),
+                  what, ": expected contiguous float32 [", channels, "]");
+  return static_cast<const float*>(tensor.const_data_ptr());
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                              Tensor running_mean, Tensor running_variance, double momentum,
+                                              double epsilon) {
+  const cpu::Pixels shape = pixels_of(x, "x");
+  STD_TORCH_CHECK(shape.count > 1, "x: expected more than one value per channel, got ", shape.count);
+  const int64_t channels = shape.channels;
+  const float *scale = per_channel(weight, channels, "weight"), *offset = per_channel(bias, channels, "bias");
+  per_channel(running_mean, channels, "running_mean");
+  per_channel(running_variance, channels, "running_variance");
+  Tensor mean = empty_like_on(weight, channels, ScalarType::Float),
+         inverse = empty_like_on(weight, channels, ScalarType::Float), y = torch::stable::empty_like(x);
+  std::vector<float> variance(static_cast<size_t>(channels));
+  float* means = static_cast<float*>(mean.mutable_data_ptr());
+  float* inverses = static_cast<float*>(inverse.mutable_data_ptr());
+  cpu::batch_statistics(shape, x.const_data_ptr(), static_cast<float>(epsilon), means, variance.data(), inverses,
+                        torch_threads());
+  cpu::normalise(shape, x.const_data_ptr(), means, inverses, scale, offset, y.mutable_data_ptr(), torch_threads());
+  float* running_means = static_cast<float*>(running_mean.mutable_data_ptr());
+  float* running_variances = static_cast<float*>(running_variance.mutable_data_ptr());
+  const float share = static_cast<float>(momentum), keep = static_cast<float>(1.0 - momentum);
+  const float correction = static_cast<float>(static_cast<double>(shape.count) / static_cast<double>(shape.count - 1));
+  for (int64_t c = 0; c < channels; ++c) {
+    running_means[c] = keep * running_means[c] + share * means[c];
+    running_variances[c] = keep * running_variances[c] + share * (variance[static_cast<size_t>(c)] * correction);
+  }
+  return {y, mean, inverse};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                                       const Tensor& mean, const Tensor& inverse) {
+  const cpu::Pixels shape = pixels_of(x, "x"), gradient = pixels_of(dy, "dy");
+  STD_TORCH_CHECK(
+      gradient.element == shape.element && gradient.count == shape.count && gradient.channels == shape.channels,
+      "dy: expected the type and shape of x, [", shape.count, ", ", shape.channels, "]");
+  const int64_t channels = shape.channels;
+  Tensor dx = torch::stable::empty_like(x), dweight = empty_like_on(weight, channels, ScalarType::Float),
+         dbias = empty_like_on(weight, channels, ScalarType::Float);
+  cpu::normalise_backward(shape, dy.const_data_ptr(), x.const_data_ptr(), per_channel(mean, channels, "mean"),
+                          per_channel(inverse, channels, "inverse_deviation"), per_channel(weight, channels, "weight"),
+                          dx.mutable_data_ptr(), static_cast<float*>(dweight.mutable_data_ptr()),
+                          static_cast<float*>(dbias.mutable_data_ptr()), torch_threads());
+  return {dx, dweight, dbias};
+}
+
 // ---- scores of a linear head, without a row of logits per sample ----
 
 constexpr int64_t kHeadBytes = 4 << 20;  // logits of one block of rows
@@ -369,6 +439,12 @@ Tensor score_head(const Tensor& features, const Tensor& weight, std::optional<Te
 
 STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def("instruction_set() -> int");
+  library.def(
+      "batch_norm(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_variance,"
+      " float momentum, float epsilon) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "batch_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor inverse_deviation)"
+      " -> (Tensor, Tensor, Tensor)");
   library.def("score(Tensor logits, int kind) -> Tensor");
   library.def("score_committee(Tensor logits, int kind) -> Tensor");
   library.def("score_head(Tensor features, Tensor weight, Tensor? bias, int kind) -> Tensor");
@@ -386,6 +462,8 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
+  library.impl("batch_norm", TORCH_BOX(&batch_norm));
+  library.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
   library.impl("score", TORCH_BOX(&score));
   library.impl("score_committee", TORCH_BOX(&score_committee));
   library.impl("score_head", TORCH_BOX(&score_head));

@@ -27,6 +27,7 @@ namespace prunefuse::cpu::INSTRUCTION_SET {
 #include "scoring.h"
 #include "filter.h"
 #include "drawing.h"
+#include "normalising.h"
 // clang-format on
 
 }  // namespace prunefuse::cpu::INSTRUCTION_SET
@@ -49,9 +50,10 @@ _Pragma("GCC pop_options")
   const Kernels* JOIN(INSTRUCTION_SET, _kernels)() {
     namespace set = INSTRUCTION_SET;
     static const Kernels kernels = {
-        NAME(INSTRUCTION_SET),  set::score,   set::score_committee, set::committee_scratch_bytes,
-        set::largest_magnitude, set::convert, set::approach,        set::squared_distance,
-        set::draw_entries};
+        NAME(INSTRUCTION_SET),  set::score,        set::score_committee, set::committee_scratch_bytes,
+        set::largest_magnitude, set::convert,      set::approach,        set::squared_distance,
+        set::draw_entries,      set::channel_sums, set::gradient_sums,   set::scale_channels,
+        set::combine_channels};
     return SUPPORTED ? &kernels : nullptr;
   }
 

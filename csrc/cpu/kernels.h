@@ -60,6 +60,15 @@ struct Kernels {
   float (*squared_distance)(const float* a, const float* b, int64_t width);
   // What the entries from `begin` of a segment are drawn as, by any law but keep.
   void (*draw)(const Segment& segment, uint64_t begin, int64_t count, uint64_t seed, float* to);
+  // Batch norm: element i of [pixels, channels] belongs to lane i % period of the coefficients and sums, [period].
+  void (*channel_sums)(const void* x, Element element, int64_t elements, int64_t period, const float* shift,
+                       float* sums, float* squares);
+  void (*gradient_sums)(const void* dy, const void* x, Element element, int64_t elements, int64_t period,
+                        const float* mean, float* sums, float* products);
+  void (*scale_channels)(const void* x, Element element, int64_t elements, int64_t period, const float* scale,
+                         const float* offset, void* y);
+  void (*combine_channels)(const void* dy, const void* x, Element element, int64_t elements, int64_t period,
+                           const float* of_dy, const float* of_x, const float* offset, void* dx);
 };
 
 // The products of a fold run in one of these; all of them give the same bounds.

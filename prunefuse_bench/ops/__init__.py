@@ -9,6 +9,7 @@ from prunefuse_bench.ops.checks import NotRankable
 from prunefuse_bench.ops.fusing import LAWS, fuse_flat
 from prunefuse_bench.ops.images import gather_images
 from prunefuse_bench.ops.kcenters import GreedyKCenters, greedy_kcenters
+from prunefuse_bench.ops.normalising import batch_norm, batch_norm_backward
 from prunefuse_bench.ops.ranking import TopK, top_k
 from prunefuse_bench.ops.scores import CommitteeKind, ScoreKind, score, score_committee, score_head
 
@@ -20,6 +21,8 @@ __all__ = [
     "NotRankable",
     "ScoreKind",
     "TopK",
+    "batch_norm",
+    "batch_norm_backward",
     "fuse_flat",
     "gather_images",
     "greedy_kcenters",

@@ -20,6 +20,7 @@ from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import derive_seed
+from prunefuse_bench.training.batch_norm import fast_batch_norms
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
 from prunefuse_bench.training.schedule import Schedule
@@ -106,7 +107,8 @@ def fit(
         observer.begin(count, epochs, device)
     step = 0
     mean_loss = math.nan
-    with _dropout_before_classifier(network, training.normalisation.apply(images[:1]), head_dropout, generator):
+    example = training.normalisation.apply(images[:1])
+    with fast_batch_norms(network), _dropout_before_classifier(network, example, head_dropout, generator):
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(device)
             draws = training.augmentation.draw(count, generator, device)
