@@ -10,9 +10,10 @@ INSTALLED := $(VENV)/.installed
 quick: $(INSTALLED)
 	$(BIN)/prunefuse-bench run quick --out runs/quick --resume
 
-# Builds the core, checks style and types, runs the tests, and the CUDA kernels in an emulator.
+# Builds the core, checks style and types, runs the tests, and the CUDA kernels in an emulator. Two processes of one
+# thread each: more threads would wait for each other.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Proofs that take minutes: 200,000 points, peaks of memory, thread sanitizer, an ARM processor under qemu (needs the
 # packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
