@@ -42,10 +42,26 @@ def sample(operator: str) -> tuple[Any, ...]:
             torch.tensor([[0.0, 1.0], [0.0, 1.0]]),
             7,
         ),
+        "gather_images": (
+            torch.arange(96, dtype=torch.uint8).reshape(2, 3, 4, 4),
+            torch.tensor([1, 0, 1]),
+            normal(3, 256),
+            torch.tensor([0, 1, 2]),
+            torch.tensor([2, 0, 1]),
+            torch.tensor([True, False, True]),
+            1,
+        ),
+        "batch_norm": (normal(20, 8), normal(8), normal(8), normal(8), torch.ones(8), 0.1, 1e-5),
+        "batch_norm_backward": (normal(20, 8), normal(20, 8), normal(8), normal(8), torch.ones(8)),
     }[operator]
 
 
-OPERATORS = ["score", "score_committee", "score_head", "top_k", "advance_kcenters", "fuse_flat"]
+OPERATORS = [
+    "score", "score_committee", "score_head", "top_k", "advance_kcenters", "fuse_flat", "gather_images", "batch_norm",
+    "batch_norm_backward",
+]  # fmt: skip
+ELSEWHERE = {"instruction_set", "has_chains", "pack_weight", "run_chain"}
+"""The first two take no tensor, the others need a processor with AMX: tests/test_chain.py."""
 
 
 def test_no_operator_is_left_out() -> None:
@@ -54,7 +70,7 @@ def test_no_operator_is_left_out() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("prunefuse_bench::")
     }
-    assert registered == {*OPERATORS, "instruction_set"}  # the last takes no tensor
+    assert registered == {*OPERATORS, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -19,6 +19,7 @@
 
 #include "../core/fusing.h"
 #include "../cpu/batch_norm.h"
+#include "../cpu/chain.h"
 #include "../cpu/images.h"
 #include "../cpu/kcenters.h"
 #include "../cpu/kernels.h"
@@ -395,6 +396,66 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& dy, const T
   return {dx, dweight, dbias};
 }
 
+// ---- whole networks ----
+
+bool has_chains() { return cpu::can_run_chains(); }
+
+Tensor pack_weight(const Tensor& weight, int64_t stride) {
+  check_rank(weight, 4, "weight");
+  STD_TORCH_CHECK(
+      weight.scalar_type() == ScalarType::BFloat16 && weight.is_contiguous() && weight.size(2) == weight.size(3),
+      "weight: expected contiguous bfloat16 [O, I, K, K]");
+  const cpu::Geometry geometry = {weight.size(1), weight.size(0), weight.size(2), stride};
+  const std::string fault = cpu::fault_of(geometry);
+  STD_TORCH_CHECK(fault.empty(), "weight: ", fault);
+  Tensor tiles = empty_like_on(weight, cpu::weight_count(geometry), ScalarType::BFloat16);
+  cpu::pack_weight(geometry, static_cast<const uint16_t*>(weight.const_data_ptr()),
+                   static_cast<uint16_t*>(tiles.mutable_data_ptr()));
+  return tiles;
+}
+
+Tensor run_chain(const Tensor& images, const Tensor& pictures, const Tensor& layers, int64_t averaged,
+                 const Tensor& weights, const Tensor& biases) {
+  STD_TORCH_CHECK(cpu::can_run_chains(), "run_chain: expected a processor with bfloat16 matrix units");
+  check_rank(images, 4, "images");
+  STD_TORCH_CHECK(images.scalar_type() == ScalarType::BFloat16 && images.is_contiguous(),
+                  "images: expected contiguous bfloat16 [N, H, W, C]");
+  const auto check_table = [](const Tensor& table, int64_t columns, const char* what) {
+    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Long && table.dim() == 2 && table.size(1) == columns &&
+                        table.is_contiguous(),
+                    what, ": expected contiguous int64 [rows, ", columns, "]");
+    return static_cast<const int64_t*>(table.const_data_ptr());
+  };
+  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::BFloat16 && weights.dim() == 1 && weights.is_contiguous(),
+                  "weights: expected contiguous bfloat16 [count]");
+  STD_TORCH_CHECK(biases.scalar_type() == ScalarType::Float && biases.dim() == 1 && biases.is_contiguous(),
+                  "biases: expected contiguous float32 [count]");
+  cpu::Chain chain;
+  const int64_t* row = check_table(pictures, 4, "pictures");
+  for (int64_t i = 0; i < pictures.size(0); ++i, row += 4) chain.pictures.push_back({row[0], row[1], row[2], row[3]});
+  row = check_table(layers, 8, "layers");
+  for (int64_t i = 0; i < layers.size(0); ++i, row += 8)
+    chain.layers.push_back({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]});
+  chain.averaged = averaged;
+  chain.weights = static_cast<const uint16_t*>(weights.const_data_ptr());
+  chain.weight_count = weights.size(0);
+  chain.biases = static_cast<const float*>(biases.const_data_ptr());
+  chain.bias_count = biases.size(0);
+  const std::string fault = cpu::fault_of(chain);
+  STD_TORCH_CHECK(fault.empty(), "run_chain: ", fault);
+  const cpu::Picture &first = chain.pictures[0], &last = chain.pictures[static_cast<size_t>(averaged)];
+  const int64_t count = images.size(0), channels = images.size(3);
+  STD_TORCH_CHECK(
+      images.size(1) == first.height && images.size(2) == first.width && 1 <= channels && channels <= first.channels,
+      "images: expected [N, ", first.height, ", ", first.width, ", up to ", first.channels, "]");
+  const std::array<int64_t, 2> shape = {count, last.channels};
+  Tensor features = torch::stable::new_empty(
+      images, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), ScalarType::Float);
+  cpu::run_chain(chain, static_cast<const uint16_t*>(images.const_data_ptr()), channels, count,
+                 static_cast<float*>(features.mutable_data_ptr()), torch_threads());
+  return features;
+}
+
 // ---- scores of a linear head, without a row of logits per sample ----
 
 constexpr int64_t kHeadBytes = 4 << 20;  // logits of one block of rows
@@ -445,6 +506,11 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def(
       "batch_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor inverse_deviation)"
       " -> (Tensor, Tensor, Tensor)");
+  library.def("has_chains() -> bool");
+  library.def("pack_weight(Tensor weight, int stride) -> Tensor");
+  library.def(
+      "run_chain(Tensor images, Tensor pictures, Tensor layers, int averaged, Tensor weights, Tensor biases)"
+      " -> Tensor");
   library.def("score(Tensor logits, int kind) -> Tensor");
   library.def("score_committee(Tensor logits, int kind) -> Tensor");
   library.def("score_head(Tensor features, Tensor weight, Tensor? bias, int kind) -> Tensor");
@@ -464,6 +530,8 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
   library.impl("batch_norm", TORCH_BOX(&batch_norm));
   library.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
+  library.impl("pack_weight", TORCH_BOX(&pack_weight));
+  library.impl("run_chain", TORCH_BOX(&run_chain));
   library.impl("score", TORCH_BOX(&score));
   library.impl("score_committee", TORCH_BOX(&score_committee));
   library.impl("score_head", TORCH_BOX(&score_head));
@@ -474,6 +542,7 @@ STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CompositeImplicitAutograd, library) {
+  library.impl("has_chains", TORCH_BOX(&has_chains));
   library.impl("instruction_set", TORCH_BOX(&instruction_set));
 }
 

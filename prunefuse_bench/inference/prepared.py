@@ -3,7 +3,8 @@
 A convolutional classifier becomes a chain of convolutions: batch norm is folded into the weights, ReLU and the residual
 addition happen inside the convolution before it, channels are padded with zeros to what vector and matrix units take at
 once, tensors are channels_last, and with bf16 nothing but the classifier is wider than 16 bits. This takes well under a
-second, where a compiler takes a minute for each new structure, and pruning makes a new structure in every round.
+second, where a compiler takes a minute for each new structure, and pruning makes a new structure in every round. Where
+the core has kernels for the whole chain, a few images at a time go through all of it (:mod:`.core`).
 
 A network that is not such a chain runs as it is, under autocast.
 """
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from prunefuse_bench.inference.core import CoreChain, compile_chain
 from prunefuse_bench.inference.onednn import fuse_activations, has_fused_convolutions
 from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.inference.rewriting import NotAChain, fold_batch_norms, pad_channels, rewrite, trace_chain
@@ -29,6 +31,8 @@ DEVICE_BATCH = 2000
 
 TOLERANCE = 1e-3
 """Largest difference of the rewritten network's logits in float32, as a share of the largest logit."""
+BF16_TOLERANCE = 0.05
+"""Largest difference of the core's features, as a share of the largest feature: roundings of all layers together."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,13 @@ def _chain(
     with torch.no_grad():
         chain = trace_chain(network, example_input)
         steps = [f"{fold_batch_norms(chain)} batch norms folded"]
+        core = _compile(chain) if example_input.device.type == "cpu" and precision == "bf16" else None
         if padded := pad_channels(chain, example_input):
             steps.append(f"{padded} layers padded with zero channels")
         _check(network, chain, example_input)
+        if core is not None and _agrees(core, chain, example_input):
+            how = f"{steps[0]}, {len(core.layers)} convolutions in one call (own kernels), {precision}"
+            return how, batch_size, dtype, _in_core(core)
         rewrite(chain, dtype)
         if example_input.device.type == "cpu" and has_fused_convolutions():
             steps.append(f"{fuse_activations(chain, batch_size)} convolutions with ReLU or addition inside (oneDNN)")
@@ -105,6 +113,31 @@ def _check(network: nn.Module, chain: nn.Module, example_input: Tensor) -> None:
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * float(expected.abs().max().clamp(min=1e-6)):
         raise NotAChain(f"rewritten, its logits differ by {difference:.2g}")
+
+
+def _compile(chain: fx.GraphModule) -> CoreChain | None:
+    try:
+        return compile_chain(chain)
+    except NotAChain:
+        return None
+
+
+def _agrees(core: CoreChain, chain: nn.Module, example_input: Tensor) -> bool:
+    """Whether the core computes the features, up to the roundings of bfloat16."""
+    _, expected = chain(example_input)
+    try:
+        difference = (core(example_input.bfloat16()) - expected).abs().max()
+    except RuntimeError:  # images too large for its tables
+        return False
+    return bool(difference <= BF16_TOLERANCE * expected.abs().max().clamp(min=1e-6))
+
+
+def _in_core(core: CoreChain) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+    def forward(inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = core(inputs.to(torch.bfloat16, memory_format=torch.channels_last))
+        return core.classifier(features), features
+
+    return forward
 
 
 def _plain(network: nn.Module, precision: Precision) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
