@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import resource
 import sys
 from pathlib import Path
@@ -23,8 +24,10 @@ def resident_now() -> int:
 
 
 def use(megabytes: int) -> None:
-    """Take so much memory, touch it and give it back; above malloc's threshold for memory of its own."""
-    torch.ones(megabytes * MEGABYTE // 4)
+    """Take so much from the system, touch every page and give it back; an allocator might have some left over."""
+    if megabytes:
+        with mmap.mmap(-1, megabytes * MEGABYTE) as region:
+            region[:: mmap.PAGESIZE] = b"1" * (megabytes * MEGABYTE // mmap.PAGESIZE)
 
 
 def peak_of(megabytes: int) -> int:
