@@ -303,12 +303,22 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _print_leaderboard(board: Leaderboard) -> None:
-    table = Table(title=rich.markup.escape(board.title), box=rich.box.SIMPLE_HEAVY)
-    for position, column in enumerate(board.table.columns):
-        table.add_column(rich.markup.escape(str(column)), justify="left" if position == 0 else "right", no_wrap=True)
-    for row in board.table.itertuples(index=False):
-        table.add_row(*(rich.markup.escape(str(value)) for value in row))
-    console.print(table)
+    from prunefuse_bench.report.leaderboard import COST_COLUMNS
+
+    costs = [column for column in board.table.columns if column in COST_COLUMNS]
+    accuracies = [column for column in board.table.columns if column not in COST_COLUMNS]
+    for columns, subject in (
+        (accuracies, f"{board.title}: accuracy"),
+        (["method", *costs], "Cost to the last budget"),
+    ):  # side by side they are too wide
+        table = Table(title=rich.markup.escape(subject), box=rich.box.SIMPLE_HEAVY)
+        for position, column in enumerate(columns):
+            table.add_column(
+                rich.markup.escape(str(column)), justify="left" if position == 0 else "right", no_wrap=True
+            )
+        for row in board.table[columns].itertuples(index=False):
+            table.add_row(*(rich.markup.escape(str(value)) for value in row))
+        console.print(table)
     for problem in board.problems:
         console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
 

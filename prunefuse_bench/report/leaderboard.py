@@ -28,6 +28,7 @@ NOTES = (
     "Paper's rule: FLOPs of the same passes as the paper reckons them (6 per parameter, input value and sample in "
     "training, 2 in scoring), about 20 times as many as counted; compare them with the paper's tables alone.",
 )
+COST_COLUMNS = ("selector s", "selector FLOPs", "paper's rule", "to target s", "total s")
 ACCOUNTED = 0.97
 """Share of a cell's wall-clock that its stages must explain."""
 
