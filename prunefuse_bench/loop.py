@@ -368,10 +368,9 @@ class Cell:
                 raise CellFailed(f"method {self.recipe.label!r}: {error}") from error
             cost.add(self._refining)
             self._refining = StageCost()
-            if choice.flops is None:
-                cost.uncounted = (*cost.uncounted, f"all of acquisition {acquisition.name}")
-            else:
-                cost.flops_forward += choice.flops
+            besides = acquisition.flops.besides if acquisition.flops else "all of it"
+            cost.uncounted = (*cost.uncounted, f"acquisition {acquisition.name}: {besides}")
+            cost.flops_forward += choice.flops or 0
             return choice
 
     def train_selector(self, start: Network | None, labeled: LabeledSet, number: int) -> Trained | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.library import opcheck
+from trained_like import trained_like
 
 from prunefuse_bench.inference import prepare
 from prunefuse_bench.inference.core import CoreChain, compile_chain
@@ -114,19 +115,6 @@ def test_every_pixel_and_channel_has_its_place() -> None:
             torch.cat([first.bias, second.bias]),
         )
         torch.testing.assert_close(found, expected, rtol=2 * ONE_ROUNDING, atol=2 * ONE_ROUNDING)
-
-
-def trained_like(network: nn.Module, example: Tensor) -> nn.Module:
-    """Batch norms that do something: statistics of data, scales and shifts that are not 1 and 0."""
-    generator = torch.Generator().manual_seed(7)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
-    network.train()
-    with torch.no_grad():
-        network(example)
-    return network.eval()
 
 
 def network_of(depth: int, ratio: float, size: int, width: float = 1.0, channels: int = 3) -> tuple[nn.Module, Tensor]:

@@ -9,24 +9,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from trained_like import trained_like
 
 from prunefuse_bench.inference import onednn, prepare
 from prunefuse_bench.inference.rewriting import fold_batch_norms, pad_channels, trace_chain
 from prunefuse_bench.models import build_model
 from prunefuse_bench.pruning import prune
-
-
-def trained_like(network: nn.Module, example: Tensor) -> nn.Module:
-    """Batch norms that do something: statistics of data, scales and shifts that are not 1 and 0."""
-    generator = torch.Generator().manual_seed(7)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
-    network.train()
-    with torch.no_grad():
-        network(example)
-    return network.eval()
 
 
 class Odd(nn.Module):

@@ -138,6 +138,7 @@ def test_prunefuse_is_charged_for_every_pass(
     assert stages["selector/infer"]["flops_forward"] == scored * small.flops.forward
     assert stages["selector/infer"]["flops_backward"] == 0
     assert stages["selector/infer"]["paper_flops"] == pytest.approx(2 * small.parameters * 64 * scored)
+    assert any(what.startswith("acquisition least_confidence: ") for what in stages["selector/rank"]["uncounted"])
     fine_tuned = stages["target/train"]["samples"]
     assert stages["target/train"]["flops_forward"] == fine_tuned * (large.flops.forward + small.flops.forward)
     assert stages["target/train"]["flops_backward"] == fine_tuned * large.flops.backward

@@ -40,7 +40,7 @@ class Prepared:
     """A function that computes the logits of a network in evaluation mode, without gradients.
 
     Attributes:
-        how: what was done, for a reader of the records.
+        how: what was done, in words; ``prunefuse-bench profile`` prints it.
         batch_size: how many images it likes to see at once.
         dtype: which number format it likes them in; any other is converted.
     """
@@ -66,6 +66,9 @@ def prepare(network: nn.Module, example_input: Tensor, precision: Precision) -> 
         network: a classifier.
         example_input: float [N, C, H, W] on the network's device, of the shape that will be scored.
         precision: ``bf16`` rounds weights and activations to bfloat16; the classifier stays in float32.
+
+    Returns:
+        A function of batches of that shape; what cannot be rewritten runs as it is, and ``how`` says why.
     """
     network.eval()
     batch_size = CPU_BATCH if example_input.device.type == "cpu" else DEVICE_BATCH

@@ -14,6 +14,7 @@ import torch
 
 from prunefuse_bench.cost.energy import energy_meter
 from prunefuse_bench.inference.onednn import has_fused_convolutions
+from prunefuse_bench.ops.chain import has_chains
 
 __all__ = ["describe_environment"]
 
@@ -36,6 +37,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "gpu": _gpu(device),
         "energy": energy_meter(device).source,
         "fused_convolutions": device.type == "cpu" and has_fused_convolutions(),
+        "chains": device.type == "cpu" and has_chains(),
     }
 
 
