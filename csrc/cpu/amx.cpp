@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels.h"
+#include "tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__) && \
     ((defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11) || (defined(__clang__) && __clang_major__ >= 13))
@@ -99,13 +100,7 @@ inline void round_panel(const float* shifted, int64_t stride, Panel& panel, uint
   }
 }
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
+;
 
 inline void dots_of_tile(const uint16_t* rows, int64_t stride, const uint16_t* block, int64_t steps, float* tile) {
   asm volatile("" : : : "memory");  // the compiler does not know that tiles are loaded from what it has stored

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "kernels.h"
+#include "tiles.h"
 
 namespace prunefuse::cpu {
 namespace {
@@ -393,13 +394,7 @@ inline void add_products() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kInputs), "i"(kWeights));
 }
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
+;
 
 inline void configure() {
   const TileConfig config;
