@@ -104,7 +104,8 @@ class AugmentationSpec(_Spec):
 class TaskSpec(_Spec):
     """Data set, target, training and label budgets.
 
-    The first budget is the random start; every later one is reached by one round of selection.
+    The first budget is the random start; every later one is reached by one round of selection. Accuracy by epoch is
+    recorded for curves of convergence; nothing is chosen by it.
     """
 
     where = "task"
@@ -114,6 +115,7 @@ class TaskSpec(_Spec):
     augmentation: AugmentationSpec = AugmentationSpec()
     budgets: Annotated[tuple[Budget, ...], Field(min_length=1)] = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5)
     report: tuple[Budget, ...] | None = None
+    accuracy_by_epoch: bool = False
 
     @pydantic.model_validator(mode="after")
     def _report_known_budgets(self) -> TaskSpec:

@@ -23,11 +23,13 @@ from prunefuse_bench.randomness import derive_seed, generator, seeded
 from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained
 from prunefuse_bench.training import (
     Diverged,
+    EpochRecorder,
     Evaluation,
     Fit,
     History,
     HistoryRecorder,
     SnapshotRecorder,
+    TrainingObserver,
     TrainingRecipe,
     evaluate,
     fit,
@@ -66,6 +68,8 @@ class Task:
         label_counts: labels after each round; the first is the random start.
         report_rounds: rounds whose target network is trained and evaluated.
         device: where it all happens.
+        accuracy_by_epoch: whether targets are also judged before training and after every epoch, for curves of
+            convergence; nothing is chosen by it.
     """
 
     dataset: ImageDataset
@@ -75,15 +79,17 @@ class Task:
     label_counts: tuple[int, ...]
     report_rounds: frozenset[int]
     device: torch.device
+    accuracy_by_epoch: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trained network does on the test set, after its last epoch."""
+    """How a trained network does on the test set, after its last epoch; and on the way, if that was asked for."""
 
     evaluation: Evaluation
     fit: Fit
     parameters: int
+    accuracy_by_epoch: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -448,9 +454,15 @@ class Cell:
         model, is_selector = copy.deepcopy(network.model), stage == "selector/train"
         committee = self.recipe.committee
         snapshots = SnapshotRecorder(committee.snapshot_times if is_selector else ())
-        recorder = HistoryRecorder()
+        history = HistoryRecorder()
+        observers: list[TrainingObserver] = [snapshots]
+        if record_history:
+            observers.append(history)
         rates = self._rates(model)
         teacher_rates = self._rates(start.teacher) if start and start.teacher else None
+        curve = EpochRecorder(lambda trained: self._test(trained, rates, "target/eval").accuracy)
+        if self.task.accuracy_by_epoch and self._becomes_target(stage, number):
+            observers.append(curve)
         with self.ledger.stage(stage) as cost:
             result = fit(
                 model,
@@ -461,15 +473,33 @@ class Cell:
                 teacher=start.teacher if start else None,
                 distillation=start.distillation if start else None,
                 head_dropout=committee.head_dropout if is_selector else 0.0,
-                observers=[snapshots, recorder] if record_history else [snapshots],
+                observers=observers,
                 progress=functools.partial(self.progress, stage),
             )
             cost.samples += result.samples
             rates.charge_training(cost, result.samples)
             if teacher_rates:
                 teacher_rates.charge_forward(cost, result.samples)
-        history = recorder.history() if record_history else None
-        return Trained(dataclasses.replace(network, model=model), result, tuple(snapshots.snapshots), history)
+        return Trained(
+            dataclasses.replace(network, model=model),
+            result,
+            tuple(snapshots.snapshots),
+            history.history() if record_history else None,
+            tuple(curve.values) or None,
+        )
+
+    def _becomes_target(self, stage: str, number: int) -> bool:
+        """Whether what is trained in this stage is a target that is reported."""
+        own = "selector/train" if self.recipe.target_start.is_selector else "target/train"
+        return stage == own and number in self.task.report_rounds
+
+    def _test(self, model: nn.Module, rates: NetworkRates, stage: str) -> Evaluation:
+        """On the test set; within a stage of training it is charged as evaluation all the same."""
+        with self.ledger.stage(stage) as cost:
+            evaluation = evaluate(model, self.test_images, self.test_labels, self.training)
+            cost.samples += len(self.test_images)
+            rates.charge_forward(cost, len(self.test_images))
+        return evaluation
 
     def _rates(self, model: nn.Module) -> NetworkRates:
         """What a sample costs in this network; the first time, a pass through it is counted."""
@@ -480,14 +510,10 @@ class Cell:
         if self._evaluated and self._evaluated[0] is trained:  # the coreset protocol has one selector for all rounds
             return self._evaluated[1]
         model = trained.network.model
-        rates = self._rates(model)
-        with self.ledger.stage(stage) as cost:
-            evaluation = evaluate(model, self.test_images, self.test_labels, self.training)
-            cost.samples += len(self.test_images)
-            rates.charge_forward(cost, cost.samples)
+        evaluation = self._test(model, self._rates(model), stage)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
-        outcome = Outcome(evaluation, trained.fit, count_parameters(model))
+        outcome = Outcome(evaluation, trained.fit, count_parameters(model), trained.accuracy_by_epoch)
         if stage == "selector/eval":
             self._evaluated = (trained, outcome)
         return outcome

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunefuse_bench import load_results
+from prunefuse_bench import load_results, loop
 from prunefuse_bench.cost import Ledger, StageCost, network_rates
 from prunefuse_bench.cost.rates import NetworkRates
 from prunefuse_bench.models import build_model, find_classifier
@@ -158,10 +158,29 @@ def test_committees_are_charged_for_every_pass(
     assert infer["flops_forward"] == passes * candidates * rates(0.0).flops.forward + head
 
 
+def test_counters_that_differ_are_named_where_the_costs_are_read(
+    tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = loop.network_rates
+
+    def differing(network: torch.nn.Module, example_input: torch.Tensor) -> NetworkRates:
+        rates = honest(network, example_input)
+        flops = dataclasses.replace(rates.flops, disagreement="conv1: torch 200, fvcore 100")
+        return dataclasses.replace(rates, flops=flops)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "network_rates", differing)
+        assert run_cli("run", write_suite(tmp_path, "random"), "--out", out)[0] == 0
+    assert "the two FLOP counters differ: conv1: torch 200, fvcore 100" in (out / "leaderboard.md").read_text()
+    assert run_cli("run", write_suite(tmp_path, "random"), "--out", tmp_path / "agreeing")[0] == 0
+    assert "counters differ" not in (tmp_path / "agreeing" / "leaderboard.md").read_text()
+
+
 def test_costs_of_one_stage_add_up() -> None:
-    one = StageCost(1.0, 2.0, 3, 4, 5, 6.0, ("b",), 70, None, 8.0)
-    one.add(StageCost(10.0, 20.0, 30, 40, 50, 60.0, ("a", "b"), 60, None, None))
-    assert dataclasses.astuple(one) == (11.0, 22.0, 33, 44, 55, 66.0, ("a", "b"), 70, None, 8.0)
+    one = StageCost(1.0, 2.0, 3, 4, 5, 6.0, ("b",), 70, None, 8.0, ("d",))
+    one.add(StageCost(10.0, 20.0, 30, 40, 50, 60.0, ("a", "b"), 60, None, None, ("c",)))
+    assert dataclasses.astuple(one) == (11.0, 22.0, 33, 44, 55, 66.0, ("a", "b"), 70, None, 8.0, ("c", "d"))
     one.add(StageCost(peak_memory_bytes=90, peak_device_bytes=5, joules=2.0))
     assert (one.peak_memory_bytes, one.peak_device_bytes, one.joules) == (90, 5, 10.0)
 

@@ -36,6 +36,7 @@ class StageCost:
         peak_device_bytes: largest memory that tensors took on a CUDA device; None on a CPU.
         joules: energy of processor and memory, or of the device, whatever else they did meanwhile; None if the machine
             cannot tell.
+        disagreements: where the two FLOP counters differ about a network.
     """
 
     seconds: float = 0.0
@@ -48,12 +49,14 @@ class StageCost:
     peak_memory_bytes: int | None = None
     peak_device_bytes: int | None = None
     joules: float | None = None
+    disagreements: tuple[str, ...] = ()
 
     def add(self, other: StageCost) -> None:
         """Add what was spent on the same stage at another time."""
         for name in ("seconds", "cpu_seconds", "samples", "flops_forward", "flops_backward", "paper_flops"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.uncounted = tuple(sorted({*self.uncounted, *other.uncounted}))
+        self.disagreements = tuple(sorted({*self.disagreements, *other.disagreements}))
         self.peak_memory_bytes = _largest(self.peak_memory_bytes, other.peak_memory_bytes)
         self.peak_device_bytes = _largest(self.peak_device_bytes, other.peak_device_bytes)
         if other.joules is not None:
@@ -81,7 +84,10 @@ class Bill:
 
 
 class Ledger:
-    """Sums what each stage of a round costs. The device is synchronised at both ends of a stage; stages do not nest."""
+    """Sums what each stage of a round costs. The device is synchronised at both ends of a stage.
+
+    A stage within a stage is taken out of the outer one: every second belongs to one stage.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -90,11 +96,13 @@ class Ledger:
         self._energy = energy_meter(device)
         self._opened = time.perf_counter()
         self._borrowed = 0.0
+        self._inner: list[StageCost] = []
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageCost]:
         """Measure the block; add samples and FLOPs to what it yields."""
         cost = StageCost()
+        self._inner.append(StageCost())
         self._synchronise()
         self._memory.begin()
         joules, start, cpu_start = self._energy.joules(), time.perf_counter(), time.process_time()
@@ -102,10 +110,14 @@ class Ledger:
             yield cost
         finally:
             self._synchronise()
-            cost.seconds = time.perf_counter() - start
-            cost.cpu_seconds = time.process_time() - cpu_start
-            after = self._energy.joules()
-            cost.joules = None if joules is None or after is None else after - joules
+            whole = StageCost(time.perf_counter() - start, time.process_time() - cpu_start)
+            after, inner = self._energy.joules(), self._inner.pop()
+            whole.joules = None if joules is None or after is None else after - joules
+            cost.seconds = whole.seconds - inner.seconds
+            cost.cpu_seconds = whole.cpu_seconds - inner.cpu_seconds
+            cost.joules = None if whole.joules is None else whole.joules - (inner.joules or 0.0)
+            if self._inner:
+                self._inner[-1].add(whole)
             cost.peak_memory_bytes, cost.peak_device_bytes = self._memory.end()
             self._add(name, cost)
 

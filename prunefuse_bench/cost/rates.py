@@ -32,16 +32,18 @@ class NetworkRates:
         cost.flops_backward += samples * self.flops.backward
         cost.flops_forward += samples * self.flops.forward
         cost.paper_flops += training_flops(self.parameters, self.input_size, samples, epochs=1)
-        self._name_uncounted(cost)
+        self._say_what_is_uncertain(cost)
 
     def charge_forward(self, cost: StageCost, samples: int) -> None:
         """Forward passes alone, one per sample seen."""
         cost.flops_forward += samples * self.flops.forward
         cost.paper_flops += scoring_flops(self.parameters, self.input_size, samples)
-        self._name_uncounted(cost)
+        self._say_what_is_uncertain(cost)
 
-    def _name_uncounted(self, cost: StageCost) -> None:
+    def _say_what_is_uncertain(self, cost: StageCost) -> None:
         cost.uncounted = tuple(sorted({*cost.uncounted, *self.flops.uncounted}))
+        if self.flops.disagreement:
+            cost.disagreements = tuple(sorted({*cost.disagreements, self.flops.disagreement}))
 
 
 def network_rates(network: nn.Module, example_input: Tensor) -> NetworkRates:

@@ -104,6 +104,7 @@ class Committee(ABC):
 
 
 COMMITTEES: Registry[type[Committee]] = Registry("committee")
+"""Committees by name."""
 committee = part_decorator(COMMITTEES)
 """``@committee("name")`` registers a dataclass that derives from Committee."""
 

@@ -58,6 +58,7 @@ class Proxy(ABC):
 
 
 PROXIES: Registry[type[Proxy]] = Registry("proxy")
+"""Proxies by name."""
 proxy = part_decorator(PROXIES)
 """``@proxy("name")`` registers a dataclass that derives from Proxy."""
 

@@ -16,6 +16,7 @@ from prunefuse_bench.recipe.target_start import Fresh, Fused, TargetStart, Train
 __all__ = ["PROTOCOLS", "ProtocolName", "Recipe"]
 
 ProtocolName = Literal["active_learning", "coreset"]
+"""Name of a protocol, see :data:`PROTOCOLS`."""
 PROTOCOLS: tuple[ProtocolName, ...] = ("active_learning", "coreset")
 """``active_learning``: Algorithm 1 of the paper; ``coreset``: train the selector on the whole pool, pick once, 9.13."""
 

@@ -43,12 +43,18 @@ class TargetStart(ABC):
     def needs_selector(self) -> bool:
         """Whether a trained selector takes part."""
 
+    @property
+    def is_selector(self) -> bool:
+        """Whether the trained selector is itself the target, with nothing left to train."""
+        return False
+
     @abstractmethod
     def begin(self, target: nn.Module, selector: Network | None, seed: int) -> Start:
         """``target`` holds the initial weights and is not changed; ``seed`` determines any draw."""
 
 
 TARGET_STARTS: Registry[type[TargetStart]] = Registry("target start")
+"""Target starts by name."""
 target_start = part_decorator(TARGET_STARTS)
 """``@target_start("name")`` registers a dataclass that derives from TargetStart."""
 
@@ -108,6 +114,11 @@ class TrainedSelector(TargetStart):
 
     @property
     def needs_selector(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def is_selector(self) -> bool:
         """Always."""
         return True
 

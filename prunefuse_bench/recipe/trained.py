@@ -22,9 +22,11 @@ class Trained:
         fit: the training run.
         snapshots: parameters and buffers by name, kept on the way if the committee asks for them.
         history: how each sample of the training set fared, if the protocol records it.
+        accuracy_by_epoch: on the test set, before the first step and after every epoch, if the task asks for it.
     """
 
     network: Network
     fit: Fit
     snapshots: tuple[Mapping[str, Tensor], ...] = ()
     history: History | None = None
+    accuracy_by_epoch: tuple[float, ...] | None = None

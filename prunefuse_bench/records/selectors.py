@@ -67,7 +67,9 @@ class Shelf:
         if not file.exists():
             return None
         saved, more = _read(file, None)
-        return saved, StageCost(**{**more["cost"], "uncounted": tuple(more["cost"]["uncounted"])})
+        cost = more["cost"]
+        lists = {name: tuple(cost.get(name, ())) for name in ("uncounted", "disagreements")}
+        return saved, StageCost(**{**cost, **lists})
 
     def put(self, settings: Mapping[str, Any], selector: Trained, cost: StageCost) -> None:
         """Keep a selector."""

@@ -2,7 +2,13 @@
 
 from prunefuse_bench.inference.precision import Precision, resolve_precision
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
-from prunefuse_bench.training.observer import History, HistoryRecorder, SnapshotRecorder, TrainingObserver
+from prunefuse_bench.training.observer import (
+    EpochRecorder,
+    History,
+    HistoryRecorder,
+    SnapshotRecorder,
+    TrainingObserver,
+)
 from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
 from prunefuse_bench.training.trainer import Diverged, Fit, OptimizerName, TrainingRecipe, fit
@@ -11,6 +17,7 @@ __all__ = [
     "CosineSchedule",
     "Distillation",
     "Diverged",
+    "EpochRecorder",
     "Evaluation",
     "Fit",
     "History",

@@ -6,35 +6,26 @@ per vector lane: with 8 channels most lanes are empty. The core's takes whole ve
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunefuse_bench import ops
+from prunefuse_bench.training.forwards import forward_by
 
 __all__ = ["fast_batch_norms"]
 
 
-@contextlib.contextmanager
-def fast_batch_norms(network: nn.Module) -> Iterator[None]:
+def fast_batch_norms(network: nn.Module) -> AbstractContextManager[None]:
     """Within the block, the network's batch norms train by the core's operators where they can.
 
     On the CPU, for layers with weights and running statistics, on tensors in channels-last memory; everything else, and
     evaluation mode, is torch's. The network's structure and tensors stay what they are, and results are torch's to
     rounding.
     """
-    changed = [module for module in network.modules() if type(module) is nn.BatchNorm2d and _is_usual(module)]
-    for module in changed:
-        module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.forward
+    return forward_by(_forward, (m for m in network.modules() if type(m) is nn.BatchNorm2d and _is_usual(m)))
 
 
 def _is_usual(module: nn.BatchNorm2d) -> bool:

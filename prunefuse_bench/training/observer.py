@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["History", "HistoryRecorder", "SnapshotRecorder", "TrainingObserver"]
+__all__ = ["EpochRecorder", "History", "HistoryRecorder", "SnapshotRecorder", "TrainingObserver"]
 
 
 class TrainingObserver:
@@ -29,6 +29,9 @@ class TrainingObserver:
 
     def stepped(self, network: nn.Module, step: int, total_steps: int) -> None:
         """``step`` optimisation steps of ``total_steps`` are done."""
+
+    def passed(self, network: nn.Module, epochs: int) -> None:
+        """So many epochs are done; 0 before the first step."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,21 @@ class SnapshotRecorder(TrainingObserver):
         for time in self.times:
             if step == max(1, round(time * total_steps)):
                 self.snapshots.append({name: tensor.detach().clone() for name, tensor in network.state_dict().items()})
+
+
+@dataclass
+class EpochRecorder(TrainingObserver):
+    """Judges the network before the first step and after every epoch.
+
+    Attributes:
+        judge: called with the network; may leave it in evaluation mode, must not train it or draw from its generator.
+        values: what it said, one for the start and one for each epoch.
+    """
+
+    judge: Callable[[nn.Module], float]
+    values: list[float] = field(default_factory=list)
+
+    def passed(self, network: nn.Module, epochs: int) -> None:
+        """Judge, and go on training."""
+        self.values.append(self.judge(network))
+        network.train()

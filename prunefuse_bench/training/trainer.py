@@ -24,6 +24,7 @@ from prunefuse_bench.training.batch_norm import fast_batch_norms
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
 from prunefuse_bench.training.schedule import Schedule
+from prunefuse_bench.training.strided import safe_strided_convolutions
 
 __all__ = ["Diverged", "Fit", "OptimizerName", "TrainingRecipe", "fit"]
 
@@ -90,7 +91,7 @@ def fit(
         teacher: in evaluation mode; sees the same augmented batch as the student. Needs ``distillation``.
         head_dropout: share of the classifier's inputs that are dropped in every batch; the order of the batches and
             the augmentation are those of a training without.
-        observers: told of every batch and step; they change nothing.
+        observers: told of every batch, step and epoch; they change nothing.
         progress: told of (epochs done, epochs in all).
 
     Raises:
@@ -105,10 +106,15 @@ def fit(
     optimizer = _optimizer(network, training)
     for observer in observers:
         observer.begin(count, epochs, device)
+        observer.passed(network, 0)
     step = 0
     mean_loss = math.nan
     example = training.normalisation.apply(images[:1])
-    with fast_batch_norms(network), _dropout_before_classifier(network, example, head_dropout, generator):
+    with (
+        fast_batch_norms(network),
+        safe_strided_convolutions(network),
+        _dropout_before_classifier(network, example, head_dropout, generator),
+    ):
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(device)
             draws = training.augmentation.draw(count, generator, device)
@@ -132,6 +138,8 @@ def fit(
                     f"training diverged: the loss is {mean_loss} after epoch {epoch + 1} of {epochs}; "
                     "lower the learning rate (task.training.segments) or raise the batch size"
                 )
+            for observer in observers:
+                observer.passed(network, epoch + 1)
             progress(epoch + 1, epochs)
     network.eval()
     return Fit(epochs=epochs, steps=step, samples=epochs * count, loss=mean_loss)

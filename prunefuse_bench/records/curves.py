@@ -1,0 +1,53 @@
+"""How targets converge, as data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunefuse_bench.records.store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["load_curves"]
+
+COLUMNS = ("run", "cell", "method", "seed", "labels", "start", "epoch", "accuracy")
+STARTS = {"Fresh": "fresh", "Fused": "fused", "TrainedSelector": "fresh"}
+
+
+def load_curves(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
+    """Test accuracy of targets by epoch, of one or more run folders (the paper's Figure 4).
+
+    Runs of the setting ``task.accuracy_by_epoch`` have it; nothing is chosen by it.
+
+    Returns:
+        One row per target and epoch, none if no run recorded it. Columns: run, cell, method, seed, labels; start (how
+        the target began: ``fresh`` or ``fused``, with ``, distilled`` if it learns from its selector too; a part of the
+        user's own by its name); epoch (0 before the first step); accuracy (0 to 1).
+
+    Raises:
+        BadInput: not the folder of a run.
+    """
+    import pandas
+
+    folders = [path] if isinstance(path, str | Path) else list(path)
+    rows = [row for folder in folders for row in _rows(RunFolder(Path(folder)))]
+    return pandas.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
+    for cell in run.read_suite()["cells"]:
+        if (store := run.open_cell(cell["id"])) is None:
+            continue
+        whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
+        start = _describe_start(store.settings["recipe"]["target_start"])
+        for record in store.read_rounds():
+            for epoch, accuracy in enumerate((record["target"] or {}).get("accuracy_by_epoch", ())):
+                yield {**whose, "labels": record["labels"], "start": start, "epoch": epoch, "accuracy": accuracy}
+
+
+def _describe_start(settings: Mapping[str, Any]) -> str:
+    kind = STARTS.get(settings["type"], settings["type"])
+    return f"{kind}, distilled" if settings.get("distillation") else kind

@@ -1,0 +1,30 @@
+"""Other forward passes for some layers of a network, for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+__all__ = ["forward_by"]
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+@contextlib.contextmanager
+def forward_by(forward: Callable[[Layer, Tensor], Tensor], layers: Iterable[Layer]) -> Iterator[None]:
+    """Within the block, ``forward(layer, x)`` is the forward pass of these layers.
+
+    The network's structure, its hooks and its tensors stay what they are.
+    """
+    changed = list(layers)
+    for layer in changed:
+        layer.forward = functools.partial(forward, layer)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward
