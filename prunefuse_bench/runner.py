@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from prunefuse_bench.atomic import make_folder
-from prunefuse_bench.config import Suite, TaskSpec, content_hash
+from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
 from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset, subset
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
@@ -22,7 +22,7 @@ from prunefuse_bench.recipe import ProtocolName, Recipe, resolve_recipe
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
-__all__ = ["Observer", "PlannedCell", "plan", "run_cells"]
+__all__ = ["Observer", "PlannedCell", "load_images", "plan", "run_cells"]
 
 
 class Observer(Protocol):
@@ -163,12 +163,25 @@ def _resolve_device(asked: str) -> torch.device:
     return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
-    spec = task.dataset
-    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress)
+def load_images(
+    spec: DatasetSpec, progress: Callable[[int, int], None] = lambda done, total: None, *, download: bool = True
+) -> ImageDataset:
+    """The data set that a task names, of the size of pool that it asks for.
+
+    Args:
+        progress: told how many of how many images are decoded.
+        download: fetch what is not on this machine.
+
+    Raises:
+        BadInput: an unknown name, or data that cannot be used.
+    """
+    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress, download)
     dataset = load_dataset(spec.name, request)
-    if spec.train_size is not None:
-        dataset = subset(dataset, spec.train_size)
+    return dataset if spec.train_size is None else subset(dataset, spec.train_size)
+
+
+def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
+    dataset = load_images(task.dataset, progress)
     chosen = {key: value for key, value in task.augmentation.model_dump().items() if value is not None}
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
 
@@ -193,6 +206,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
         label_counts=tuple(counts),
         report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
         device=device,
+        accuracy_by_epoch=spec.accuracy_by_epoch,
     )
 
 
@@ -232,6 +246,8 @@ def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
         "training": dataclasses.asdict(task.training),
         "label_counts": list(task.label_counts),
         "report_rounds": sorted(task.report_rounds),
+        # It changes no result, but what is on record: with it or without it are two runs.
+        **({"accuracy_by_epoch": True} if task.accuracy_by_epoch else {}),
     }
 
 

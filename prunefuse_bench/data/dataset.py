@@ -29,6 +29,7 @@ class DatasetRequest:
         resize: side in pixels that every image is resized to; None to leave sizes alone.
         channels: 3 for RGB, 1 for grey (image archives only).
         progress: told how many of how many images are decoded.
+        download: fetch what is not on this machine; if not, that it is missing is an error.
     """
 
     path: Path | None = None
@@ -36,6 +37,7 @@ class DatasetRequest:
     resize: int | None = None
     channels: int = 3
     progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False)
+    download: bool = True
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def load_fashion_mnist(request: DatasetRequest) -> ImageDataset:
     if folder is not None:
         parts = {name: read_idx(folder / f"{name}.gz", sha256) for name, sha256 in FASHION_MNIST_SHA256.items()}
     else:
-        splits = [_download(FashionMNIST, "fashion-mnist", train) for train in (True, False)]
+        splits = [_fetch(FashionMNIST, "fashion-mnist", train, request) for train in (True, False)]
         tensors = [tensor for split in splits for tensor in (split.data, split.targets)]
         parts = dict(zip(FASHION_MNIST_SHA256, tensors, strict=True))
     train_images, train_labels, test_images, test_labels = parts.values()
@@ -84,7 +84,7 @@ def _cifar(class_name: str, title: str) -> Callable[[DatasetRequest], ImageDatas
         import torchvision.datasets
 
         source = getattr(torchvision.datasets, class_name)
-        train, test = (_download(source, class_name.lower(), train, request.path) for train in (True, False))
+        train, test = (_fetch(source, class_name.lower(), train, request) for train in (True, False))
         return ImageDataset(
             title=request.title or title,
             train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
@@ -97,14 +97,15 @@ def _cifar(class_name: str, title: str) -> Callable[[DatasetRequest], ImageDatas
     return load
 
 
-def _download(source: Callable[..., Any], name: str, train: bool, path: Path | None = None) -> Any:
+def _fetch(source: Callable[..., Any], name: str, train: bool, request: DatasetRequest) -> Any:
     """A torchvision data set, downloaded unless it is there; torchvision checks the archive's MD5 before opening it."""
-    root = path or cache_folder() / name
+    root = request.path or cache_folder() / name
     try:
-        return source(root=str(root), train=train, download=True)
+        return source(root=str(root), train=train, download=request.download)
     except (OSError, RuntimeError) as error:
+        failed = f"cannot be downloaded ({error})" if request.download else "is not downloaded here"
         raise BadInput(
-            f"dataset {name!r} is not in {root} and cannot be downloaded ({error}); "
+            f"dataset {name!r} is not in {root} and {failed}; "
             "download it where there is a network, and name the folder with --set task.dataset.path=FOLDER"
         ) from None
 

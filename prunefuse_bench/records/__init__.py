@@ -1,8 +1,18 @@
 """What runs leave behind: one folder per cell, written so that nothing is ever half there."""
 
+from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.records.environment import describe_environment
 from prunefuse_bench.records.results import load_results
 from prunefuse_bench.records.selectors import Shelf
-from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder
+from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder, grid_hash
 
-__all__ = ["SCHEMA", "CellStore", "RunFolder", "Shelf", "describe_environment", "load_results"]
+__all__ = [
+    "SCHEMA",
+    "CellStore",
+    "RunFolder",
+    "Shelf",
+    "describe_environment",
+    "grid_hash",
+    "load_curves",
+    "load_results",
+]

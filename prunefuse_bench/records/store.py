@@ -7,14 +7,16 @@
     RUN/cells/ID/failure.json          why the cell failed, if it did
     RUN/selectors/                     selectors that cells of the coreset protocol share
 
-A cell is finished when its last round is there: nothing says so but the rounds themselves.
+A cell is finished when its last round is there: nothing says so but the rounds themselves. Every .json carries the
+SHA-256 of its content (see :mod:`prunefuse_bench.records.checksums`); those written before there were checksums are
+read as well, and :attr:`RunFolder.unverified` names them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import hashlib
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,10 +30,11 @@ from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost.memory import process_peak_bytes
 from prunefuse_bench.errors import BadInput, CellLocked
 from prunefuse_bench.loop import Checkpoint, Outcome, Round
+from prunefuse_bench.records.checksums import Record, read_record, sealed
 from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
 from prunefuse_bench.training import Fit
 
-__all__ = ["SCHEMA", "CellStore", "RunFolder"]
+__all__ = ["SCHEMA", "CellStore", "RunFolder", "grid_hash"]
 
 SCHEMA = 3
 """Version of the records' layout and meaning; part of every cell's settings, so older results are never mixed in."""
@@ -54,7 +57,7 @@ class CellStore:
         """Make the folder if it is not there, and state the settings in it."""
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "cell.json").exists():
-            write_json(folder / "cell.json", {"schema": SCHEMA, "settings": settings})
+            write_json(folder / "cell.json", sealed({"schema": SCHEMA, "settings": settings}))
         return cls(folder, settings)
 
     @classmethod
@@ -62,12 +65,15 @@ class CellStore:
         """The cell in this folder, or None if none was begun there.
 
         Raises:
-            BadInput: the settings are not readable, or not those that the folder is named after.
+            BadInput: the settings are not readable, damaged, of another schema, or not those that the folder is named
+                after.
         """
         file = folder / "cell.json"
         if not file.exists():
             return None
-        settings = _read_json(file).get("settings", {})
+        content = _read(file).content
+        _check_schema(file, content)
+        settings = content.get("settings", {})
         if content_hash(settings) != folder.name:
             raise BadInput(
                 f"{file}: expected the settings with hash {folder.name}, got {content_hash(settings)}: "
@@ -97,7 +103,7 @@ class CellStore:
     def failure(self) -> dict[str, Any] | None:
         """Why the cell could not go on from where it is, if so."""
         file = self.folder / "failure.json"
-        failure = _read_json(file) if file.exists() else None
+        failure = _read(file).content if file.exists() else None
         # A failure that rounds have been added to since is history.
         return failure if failure and failure["round"] == self.rounds_done and not self.finished else None
 
@@ -126,22 +132,21 @@ class CellStore:
         if round_.selector is not None:
             packed = pack_selector(round_.selector)
             write_atomically(self._selector_file(round_.number), lambda stream: stream.write(packed))
-        write_json(
-            self._round_file(round_.number),
-            {
-                "round": round_.number,
-                "labels": round_.labels,
-                "selector": _outcome(round_.selector_outcome),
-                "target": _outcome(round_.target_outcome),
-                "seconds": round_.bill.seconds,
-                "unaccounted_seconds": round_.bill.unaccounted,
-                "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
-                "peak_memory_bytes": process_peak_bytes(),
-                "tied": round_.tied,
-                "query": round_.query.tolist(),
-                "environment": environment,
-            },
-        )
+        record = {
+            "cell": self.folder.name,
+            "round": round_.number,
+            "labels": round_.labels,
+            "selector": _outcome(round_.selector_outcome),
+            "target": _with_curve(round_.target_outcome),
+            "seconds": round_.bill.seconds,
+            "unaccounted_seconds": round_.bill.unaccounted,
+            "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
+            "peak_memory_bytes": process_peak_bytes(),
+            "tied": round_.tied,
+            "query": round_.query.tolist(),
+            "environment": environment,
+        }
+        write_json(self._round_file(round_.number), sealed(record))
         (self.folder / "failure.json").unlink(missing_ok=True)
         if round_.number:
             self._selector_file(round_.number - 1).unlink(missing_ok=True)
@@ -154,11 +159,26 @@ class CellStore:
             "reason": str(error),
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_json(self.folder / "failure.json", reason)
+        write_json(self.folder / "failure.json", sealed(reason))
 
     def read_rounds(self) -> list[dict[str, Any]]:
-        """All whole rounds as plain data, in order."""
-        return [_read_json(self._round_file(number)) for number in range(self.rounds_done)]
+        """All whole rounds as plain data, in order.
+
+        Raises:
+            BadInput: a file is not readable, damaged, or not that round of this cell.
+        """
+        return [self._read_round(number).content for number in range(self.rounds_done)]
+
+    @property
+    def unverified(self) -> tuple[Path, ...]:
+        """Records without a checksum: they were written before records had one.
+
+        Raises:
+            BadInput: a record is damaged.
+        """
+        begun = self.folder / "cell.json"
+        rounds = ((self._round_file(number), self._read_round(number)) for number in range(self.rounds_done))
+        return tuple(file for file, record in ((begun, _read(begun)), *rounds) if not record.verified)
 
     def checkpoint(self) -> Checkpoint | None:
         """Where to go on, or None if no round is whole."""
@@ -170,6 +190,20 @@ class CellStore:
         if selector is None:
             return Checkpoint(last, queries, None)
         return Checkpoint(last, queries, unpack_selector(self._selector_file(last), Fit(**selector["fit"])))
+
+    def _read_round(self, number: int) -> Record:
+        file = self._round_file(number)
+        record = _read(file)
+        content = record.content
+        for key, expected in (("round", number), ("cell", self.folder.name)):
+            if key in content and content[key] != expected:
+                raise BadInput(
+                    f"{file}: expected {key} {expected}, got {str(content[key])[:50]}: it is the record of another "
+                    f"{key}; {_remedy(file)}"
+                )
+        if not record.verified and _read(self.folder / "cell.json").verified:
+            raise BadInput(f"{file}: expected a checksum, as its cell.json has one, got none; {_remedy(file)}")
+        return record
 
     def _round_file(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}.json"
@@ -206,13 +240,13 @@ class RunFolder:
                     "results of different tasks do not belong in one table: give another folder with --out"
                 )
             grid = {cell["id"]: dict(cell) for cell in (*before["cells"], *cells)}
-            write_json(self.folder / "suite.json", {"schema": SCHEMA, **suite, "cells": list(grid.values())})
+            write_json(self.folder / "suite.json", sealed({"schema": SCHEMA, **suite, "cells": list(grid.values())}))
 
     def read_suite(self) -> dict[str, Any]:
         """What :meth:`add_cells` wrote.
 
         Raises:
-            BadInput: the folder holds no run, or one of another schema.
+            BadInput: the folder holds no run, one of another schema, or one whose suite.json is damaged.
         """
         file = self.folder / "suite.json"
         if not file.exists():
@@ -220,12 +254,21 @@ class RunFolder:
                 f"{self.folder}: expected the folder of a run (with suite.json in it); "
                 "start one with: prunefuse-bench run quick"
             )
-        data = _read_json(file)
-        if data.get("schema") != SCHEMA:
-            raise BadInput(
-                f"{file}: expected records of schema {SCHEMA}, got {data.get('schema')}; run the suite again"
-            )
-        return data
+        content = _read(file).content
+        _check_schema(file, content)
+        return content
+
+    @property
+    def unverified(self) -> tuple[Path, ...]:
+        """Records of the run without a checksum, suite.json included: written before records had one.
+
+        Raises:
+            BadInput: the folder holds no run, or a record is damaged or of another schema.
+        """
+        stores = [self.open_cell(cell["id"]) for cell in self.read_suite()["cells"]]
+        suite = self.folder / "suite.json"
+        own = () if _read(suite).verified else (suite,)
+        return (*own, *(file for store in stores if store is not None for file in store.unverified))
 
     def create_cell(self, settings: Mapping[str, Any]) -> CellStore:
         """The records of the cell with these settings, begun if there are none."""
@@ -252,9 +295,36 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
     }
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: not readable ({error}); remove its folder to run it again") from None
-    return data
+def _with_curve(outcome: Outcome | None) -> dict[str, Any] | None:
+    plain = _outcome(outcome)
+    if plain is not None and outcome is not None and outcome.accuracy_by_epoch is not None:
+        plain["accuracy_by_epoch"] = list(outcome.accuracy_by_epoch)
+    return plain
+
+
+def grid_hash(suite: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits that name a grid: the task and every cell that was asked for, run or not.
+
+    Two runs of the same grid have the same hash; a seed or a method left out gives another.
+
+    Args:
+        suite: what :meth:`RunFolder.read_suite` returns.
+    """
+    names = "\n".join((suite["task"], *sorted(cell["id"] for cell in suite["cells"])))
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _read(file: Path) -> Record:
+    return read_record(file, _remedy(file))
+
+
+def _remedy(file: Path) -> str:
+    if file.name == "suite.json":
+        return "restore it, or remove it and run the suite again with --resume: its cells are kept"
+    return f"restore it, or remove the folder {file.parent} to run the cell again"
+
+
+def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
+    if content.get("schema") != SCHEMA:
+        found = str(content.get("schema"))[:50]
+        raise BadInput(f"{file}: expected records of schema {SCHEMA}, got {found}; run the suite again")

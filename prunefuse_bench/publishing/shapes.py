@@ -1,0 +1,385 @@
+"""What a stranger's records must look like, key by key, before anything is computed from them.
+
+Types are strict (a boolean is no number, a text of digits is no number), numbers are finite, texts short and free of
+control characters, and a key that no record has is refused. Settings of a recipe are free, as parts may come from
+outside; they are plain data within limits.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, Field, StringConstraints
+
+from prunefuse_bench.publishing.archives import Refused, shown
+from prunefuse_bench.publishing.layout import FORMAT_VERSION
+from prunefuse_bench.records import SCHEMA
+from prunefuse_bench.records.checksums import Record, parse_json, unseal
+
+__all__ = [
+    "CellShape",
+    "FailureShape",
+    "GridCellShape",
+    "ManifestShape",
+    "OutcomeShape",
+    "RoundShape",
+    "SettingsShape",
+    "SuiteShape",
+    "parse",
+    "shaped",
+]
+
+DEEPEST = 20
+"""Levels of nested objects and lists."""
+LONGEST_TEXT = 10_000
+
+
+def _plain_text(text: str) -> str:
+    for character in text:
+        # Controls could speak to a terminal, and bidirectional overrides turn what is read around.
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise ValueError(f"control character {character!r}")
+        if character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
+            raise ValueError(f"bidirectional control character {character!r}")
+    return text
+
+
+def _plain_data(value: Any) -> Any:
+    """Free data: every text plain and short, every whole number of less than 64 bits (:func:`parse` takes no NaN)."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if len(item) > LONGEST_TEXT:
+                raise ValueError(f"a text of {len(item):,} characters")
+            _plain_text(item)
+        elif isinstance(item, Mapping):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, int) and abs(item) >= 2**63:
+            raise ValueError("a whole number of more than 63 bits")
+    return value
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_plain_text)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_plain_text)]
+Note = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_plain_text)]
+Free = Annotated[dict[str, Any], AfterValidator(_plain_data)]
+CellId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**100)]
+"""FLOPs of long runs pass 63 bits."""
+Index = Annotated[int, Field(ge=0, lt=2**40)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Shape(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Open(_Shape):
+    """Further keys are allowed, as plain data."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    @pydantic.model_validator(mode="after")
+    def _know_the_rest(self) -> _Open:
+        _plain_data(self.model_extra)
+        return self
+
+
+class FileShape(_Shape):
+    """Entry of the manifest."""
+
+    bytes: Whole
+    sha256: Sha256
+
+
+class ManifestShape(_Shape):
+    """manifest.json."""
+
+    format: Literal["prunefuse-bench submission"]
+    version: Annotated[int, Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)]
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
+    grid: Sha256
+    files: dict[str, FileShape]
+
+
+class GridCellShape(_Shape):
+    """A cell in suite.json."""
+
+    id: CellId
+    method: Name
+    seed: Seed
+    target_needs_selector: bool
+    notes: Annotated[list[Note], Field(max_length=100)]
+
+
+class SuiteShape(_Shape):
+    """suite.json; what was asked for is checked as a suite that a user gives."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
+    suite: Free
+    dataset: Name
+    model: Name
+    task: CellId
+    cells: Annotated[list[GridCellShape], Field(min_length=1, max_length=50_000)]
+
+
+class DataShape(_Open):
+    """``task.dataset`` of a cell's settings."""
+
+    name: Name
+    sha256: Sha256
+    train_size: Annotated[Index, Field(ge=2)]
+    test_size: Annotated[Index, Field(ge=1)]
+    image: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    classes: Positive
+
+
+class NetworkShape(_Open):
+    """``task.model`` of a cell's settings."""
+
+    name: Name
+    width: Annotated[float, Field(gt=0, le=64)]
+
+
+class ScheduleShape(_Open):
+    """``task.training.schedule`` of a cell's settings."""
+
+    epochs: Positive
+    segments: Annotated[
+        list[Annotated[list[Amount], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1_000)
+    ]
+    min_steps: Whole
+
+
+class AugmentationShape(_Open):
+    """``task.training.augmentation`` of a cell's settings."""
+
+    crop_padding: Whole
+    flip: bool
+
+
+class TrainingShape(_Open):
+    """``task.training`` of a cell's settings."""
+
+    schedule: ScheduleShape
+    batch_size: Positive
+    momentum: Amount
+    weight_decay: Amount
+    augmentation: AugmentationShape
+    precision: Name
+
+
+class TaskShape(_Open):
+    """``task`` of a cell's settings."""
+
+    dataset: DataShape
+    model: NetworkShape
+    training: TrainingShape
+    label_counts: Annotated[list[Annotated[Index, Field(ge=2)]], Field(min_length=1, max_length=10_000)]
+    report_rounds: Annotated[list[Index], Field(min_length=1, max_length=10_000)]
+    accuracy_by_epoch: bool = False
+
+
+class PartShape(_Open):
+    """A part of a recipe."""
+
+    type: Name
+
+
+class DistillationShape(_Open):
+    """How a target learns from its selector."""
+
+    temperature: Annotated[float, Field(gt=0, le=1e30)]
+
+
+class TargetStartShape(PartShape):
+    """How targets begin."""
+
+    distillation: DistillationShape | None = None
+
+
+class RecipeShape(_Open):
+    """``recipe`` of a cell's settings."""
+
+    proxy: PartShape
+    committee: PartShape
+    acquisition: Name
+    target_start: TargetStartShape
+    sync_every: Whole
+    own_training: Free | None
+
+
+class SettingsShape(_Open):
+    """``settings`` of a cell."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
+    protocol: Literal["active_learning", "coreset"]
+    task: TaskShape
+    device: Literal["cpu", "cuda"]
+    recipe: RecipeShape
+    seed: Seed
+
+
+class CellShape(_Shape):
+    """cell.json; its settings are checked as a shape of their own."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
+    settings: Free
+
+
+class FitShape(_Shape):
+    """A training run."""
+
+    epochs: Whole
+    steps: Whole
+    samples: Whole
+    loss: Number
+
+
+class OutcomeShape(_Shape):
+    """A trained network."""
+
+    accuracy: Share
+    loss: Number
+    parameters: Positive
+    fit: FitShape
+    accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000)] | None = None
+
+
+class StageShape(_Shape):
+    """What a stage took."""
+
+    seconds: Amount
+    cpu_seconds: Amount
+    samples: Whole
+    flops_forward: Count
+    flops_backward: Count
+    paper_flops: Amount
+    uncounted: Annotated[list[Note], Field(max_length=1_000)]
+    peak_memory_bytes: Whole | None
+    peak_device_bytes: Whole | None
+    joules: Amount | None
+    disagreements: Annotated[list[Note], Field(max_length=1_000)] = []
+
+
+class GpuShape(_Open):
+    """A graphics card."""
+
+    name: Name
+    memory_bytes: Whole
+    capability: Name
+    cuda: Name | None
+
+
+class EnvironmentShape(_Shape):
+    """Where a round was run; further keys are short texts, numbers, truth values or nothing."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Name | Number | bool | None]
+
+    prunefuse_bench: Name
+    commit: Name | None
+    python: Name
+    packages: Annotated[dict[Name, Name], Field(max_length=100)]
+    os: Name
+    cpu: Name
+    cpu_capability: Name
+    cores: Positive | None
+    threads: Positive
+    device: Name
+    gpu: GpuShape | None
+
+    @pydantic.model_validator(mode="after")
+    def _know_the_rest(self) -> EnvironmentShape:
+        if len(self.__pydantic_extra__) > 100:
+            raise ValueError(f"expected at most 100 further keys, got {len(self.__pydantic_extra__)}")
+        for key in self.__pydantic_extra__:
+            _plain_text(key[:301])
+        if "torch" not in self.packages:
+            raise ValueError("the version of torch is missing from packages")
+        return self
+
+
+class RoundShape(_Shape):
+    """round-NNN.json."""
+
+    cell: CellId | None = None
+    round: Whole
+    labels: Index
+    selector: OutcomeShape | None
+    target: OutcomeShape | None
+    seconds: Amount
+    unaccounted_seconds: Number
+    stages: Annotated[dict[Name, StageShape], Field(max_length=100)]
+    peak_memory_bytes: Whole | None
+    tied: Whole | None
+    query: list[Index]
+    environment: EnvironmentShape
+
+
+class FailureShape(_Shape):
+    """failure.json, without its traceback."""
+
+    round: Whole
+    error: Name
+    reason: Note
+
+
+Shape = TypeVar("Shape", bound=pydantic.BaseModel)
+
+
+def parse(name: str, content: bytes) -> Record:
+    """One record of a submission.
+
+    Raises:
+        Refused: no JSON object, nested too deeply, or its own checksum is not that of its content.
+    """
+    try:
+        data = parse_json(content)
+        if (deepest := _depth(data)) > DEEPEST:
+            raise ValueError(f"expected at most {DEEPEST} levels of objects and lists, got {deepest}")
+        return unseal(data)
+    except ValueError as error:
+        raise Refused(f"{name}: {error}") from None
+
+
+def shaped(where: str, shape: type[Shape], data: Any) -> Shape:
+    """The data as this shape.
+
+    Raises:
+        Refused: it has another; the message names the first key that is wrong and what is there.
+    """
+    try:
+        return shape.model_validate(data)
+    except pydantic.ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part)[:50] for part in problem["loc"])
+        got = "" if problem["type"] == "missing" else f", got {shown(problem['input'], 60)}"
+        raise Refused(f"{where}: {shown(key)}: {problem['msg']}{got}") from None
+
+
+def _depth(data: Any) -> int:
+    """Levels of nested objects and lists, level by level; lists of numbers are not looked through one by one."""
+    deepest, level = 0, [data]
+    while level:
+        deepest += 1
+        if deepest > DEEPEST:
+            break
+        inner: list[Any] = []
+        for item in level:
+            values = item.values() if isinstance(item, dict) else item
+            inner += [value for value in values if isinstance(value, dict | list)]
+        level = inner
+    return deepest
