@@ -19,6 +19,7 @@ from prunefuse_bench.errors import BadInput, CannotWrite
 if TYPE_CHECKING:
     from prunefuse_bench.paper.sheets import Sheet
     from prunefuse_bench.report import Leaderboard
+    from prunefuse_bench.report.sheets import Sheet as ReportSheet
     from prunefuse_bench.runner import PlannedCell
 
 __all__ = ["app", "main"]
@@ -70,7 +71,7 @@ def run(
     """
     from prunefuse_bench.config import load_suite
     from prunefuse_bench.recipe import load_file
-    from prunefuse_bench.report import write_leaderboard
+    from prunefuse_bench.report import write_leaderboard, write_page
     from prunefuse_bench.runner import plan, run_cells
 
     for file in methods_from or ():
@@ -82,22 +83,123 @@ def run(
         stores = run_cells(asked, cells, folder, resume=resume, observer=view)
     for board in write_leaderboard([folder], folder):
         _print_leaderboard(board)
-    console.print(f"Written: {rich.markup.escape(str(folder))}/leaderboard.md, .csv, .json", soft_wrap=True)
+    write_page([folder], folder)
+    _say_written(folder, "leaderboard.html, .md, .csv, .json")
     if any(store.failure for store in stores):
         raise typer.Exit(1)
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that 'run' wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder for leaderboard.md, .csv and .json.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DIR|JSON]...", help="Folders that 'run' wrote, or files of pytest-benchmark."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report.", show_default="the folder of a single run, or report")
+    ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="FILE.zip", help="A run that others sent ('submit'). Repeatable."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Also the figures for papers, PDF and PNG; takes seconds.")] = True,
 ) -> None:
-    """Write the leaderboard of one or more runs."""
-    from prunefuse_bench.report import write_leaderboard
+    """Write the leaderboard of one or more runs, as a page, tables and figures.
 
-    for board in write_leaderboard(runs, out):
+    leaderboard.html opens in any browser, from disk and without a network. Two runs are also compared: what changed,
+    and what cannot be said. Files that 'submit' packed are verified first; what does not fit is refused, with the
+    reason. Files that pytest-benchmark wrote (--benchmark-json) are compared with each other, two commits at a time.
+
+    \b
+    Examples:
+      prunefuse-bench report runs/quick
+      prunefuse-bench report runs/before runs/after --out report
+      prunefuse-bench report --merge theirs.zip --merge others.zip --out report
+      prunefuse-bench report before.json after.json
+    """
+    given = runs or []
+    if given and all(run.suffix == ".json" for run in given):
+        if merge or out:
+            raise BadInput("files of pytest-benchmark are compared with each other alone: leave out --merge and --out")
+        _compare_benchmarks(given)
+        return
+    if not given and not merge:
+        raise BadInput("expected the folder of a run, files of pytest-benchmark or --merge FILE.zip; see --help")
+    folder = out or (given[0] if len(given) == 1 and not merge else Path("report"))
+    refused = 0
+    if merge:
+        accepted, refused = _merge(merge, folder)
+        given = [*given, *accepted]
+    _write_report(given, folder, figures=figures)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _write_report(runs: list[Path], folder: Path, *, figures: bool) -> None:
+    from prunefuse_bench.atomic import write_atomically
+    from prunefuse_bench.report import compare_runs, write_figures, write_leaderboard, write_page, write_tables
+
+    for board in write_leaderboard(runs, folder):
         _print_leaderboard(board)
-    console.print(f"Written: {rich.markup.escape(str(out))}/leaderboard.md, .csv, .json", soft_wrap=True)
+    written = "leaderboard.html, .md, .csv, .json"
+    write_page(runs, folder)
+    files = write_tables(runs, folder)
+    if figures:
+        with _LiveView("figures for papers") as view:
+            files += write_figures(runs, folder, view.figures)
+    if len(runs) == 2:
+        comparison = compare_runs(*runs)
+        _print_sheets(comparison.sheets)
+        page = comparison.markdown().encode()
+        write_atomically(folder / "comparison.md", lambda stream: stream.write(page))
+        written += ", comparison.md"
+    folders = {file.parent.name for file in files if file.parent != folder}
+    tables = sorted(file.name for file in files if file.parent == folder)
+    _say_written(folder, ", ".join([written, *tables, *(f"{name}/" for name in sorted(folders))]))
+
+
+def _merge(files: list[Path], folder: Path) -> tuple[list[Path], int]:
+    """Folders of the runs that were accepted, and how many files were refused."""
+    from prunefuse_bench.publishing import merge
+
+    merged = merge(files, folder)
+    for file, reason in merged.refused:
+        _say("[yellow]refused:[/]", f"{file}: {reason}")
+    for file, same in merged.duplicates:
+        _say("[yellow]left out:[/]", f"{file} is the same as {same}")
+    for note in merged.notes:
+        _say("[yellow]note:[/]", note)
+    if not merged.runs:
+        raise BadInput(f"none of the {len(files)} files can be used")
+    return list(merged.runs), len(merged.refused)
+
+
+def _compare_benchmarks(files: list[Path]) -> None:
+    from prunefuse_bench.report import compare_benchmark_files
+
+    _print_sheets(compare_benchmark_files(files).sheets)
+
+
+@app.command()
+def submit(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that 'run' wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.zip", help="The file to write.", show_default="NAME of the run.zip")
+    ] = None,
+) -> None:
+    """Pack the records of a run into one file, to be sent to others.
+
+    Settings, chosen indices, accuracies and costs, with the hash of each file; no data, no weights, no paths of this
+    machine. Others read it with: prunefuse-bench report --merge FILE.zip
+
+    \b
+    Examples:
+      prunefuse-bench submit runs/quick
+      prunefuse-bench submit runs/quick --out quick-on-my-machine.zip
+    """
+    from prunefuse_bench.publishing import pack
+
+    _say("Written:", str(pack(run, out or Path(f"{run.resolve().name}.zip"))))
 
 
 @app.command()
@@ -323,6 +425,24 @@ def _print_leaderboard(board: Leaderboard) -> None:
         console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
 
 
+def _say(what: str, text: str) -> None:
+    console.print(f"{what} {rich.markup.escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _say_written(folder: Path, names: str) -> None:
+    _say("Written to", f"{folder}: {names}")
+
+
+def _print_sheets(sheets: Sequence[ReportSheet]) -> None:
+    for sheet in sheets:
+        if sheet.rows:
+            _print_table(sheet.title, sheet.columns, sheet.rows)
+        else:
+            console.print(f"[bold]{rich.markup.escape(sheet.title)}[/]", highlight=False)
+        for note in sheet.notes:
+            _say("-", note)
+
+
 def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(title=title, box=rich.box.SIMPLE_HEAVY)
     for column in columns:
@@ -370,6 +490,9 @@ class _LiveView:
 
     def decoding(self, done: int, total: int) -> None:
         self.stage("decoding images", done, total)
+
+    def figures(self, done: int, total: int) -> None:
+        self.stage("figures", done, total)
 
     def stage(self, stage: str, done: int, total: int) -> None:
         self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)

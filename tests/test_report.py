@@ -9,7 +9,7 @@ import pytest
 
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.report.deviations import deviations
-from prunefuse_bench.report.leaderboard import _budget_headings
+from prunefuse_bench.report.leaderboard import budget_headings
 from prunefuse_bench.runner import plan
 
 
@@ -62,7 +62,7 @@ def test_every_difference_is_said(as_in_the_paper: list[dict[str, Any]], path: s
 
 def test_budgets_that_are_close_keep_their_own_columns() -> None:
     budgets = pandas.DataFrame({"budget": [0.1, 0.1004, 0.5]})
-    assert _budget_headings(budgets) == ["10%", "10.04%", "50%"]
+    assert budget_headings(budgets) == ["10%", "10.04%", "50%"]
 
 
 def test_presets_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas
 
+from prunefuse_bench import stats
 from prunefuse_bench.atomic import make_folder, write_atomically, write_json
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.records import CellStore, RunFolder, load_results
 from prunefuse_bench.report.deviations import describe_task, deviations
 
-__all__ = ["Leaderboard", "write_leaderboard"]
+__all__ = ["Leaderboard", "budget_headings", "read_leaderboard", "write_leaderboard"]
 
 NOTES = (
     "Accuracy: test accuracy of the target after its last epoch, mean ± standard deviation over seeds, in percent.",
@@ -76,7 +77,7 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
         BadInput: a folder holds no run, or no cell has a result.
     """
     results = load_results(runs)
-    boards = [_leaderboard(run) for run in runs]
+    boards = [read_leaderboard(run) for run in runs]
     make_folder(out)
     markdown = "\n".join(board.markdown() for board in boards)
     csv = results.to_csv(index=False)
@@ -100,7 +101,12 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
     return boards
 
 
-def _leaderboard(run: Path) -> Leaderboard:
+def read_leaderboard(run: Path) -> Leaderboard:
+    """What a run found, and how it was run.
+
+    Raises:
+        BadInput: the folder holds no run, or no cell of it was begun.
+    """
     results = load_results(run)
     folder = RunFolder(run)
     suite = folder.read_suite()
@@ -115,6 +121,7 @@ def _leaderboard(run: Path) -> Leaderboard:
             *describe_task(stores[0].settings, suite["dataset"], seeds),
             *_machines(stores),
             *_accounting(results, stores),
+            *_standing(results),
         ),
         deviations=tuple(deviations([store.settings for store in stores])),
         methods=tuple(_method_notes(suite["cells"], stores)),
@@ -153,12 +160,34 @@ def _accounting(results: pandas.DataFrame, stores: list[CellStore]) -> Iterator[
     stages = [cost for store in stores for record in store.read_rounds() for cost in record["stages"].values()]
     if uncounted := sorted({operator for cost in stages for operator in cost["uncounted"]}):
         yield "Not in the counted FLOPs", ", ".join(uncounted)
+    if differing := sorted({text for cost in stages for text in cost.get("disagreements", ())}):
+        yield "Warning", f"the two FLOP counters differ: {'; '.join(differing)}"
     ends = results.dropna(subset=["total_seconds"]).groupby("cell").last()
     wall_clock = ends["total_seconds"] + ends["unaccounted_seconds"]
     loose = int((ends["unaccounted_seconds"] > (1 - ACCOUNTED) * wall_clock).sum())
     if loose:
         explained = f"less than {100 * ACCOUNTED:.0f}% of their wall-clock"
         yield "Warning", f"the stages of {loose} of {len(ends)} cells explain {explained}"
+
+
+def _standing(results: pandas.DataFrame) -> Iterator[tuple[str, str]]:
+    """What the differences between the methods say, and what they could have said."""
+    areas = stats.curve_areas(results)
+    blocks = pandas.Series(list(zip(areas["run"], areas["seed"], strict=True)), index=areas.index)
+    compared = stats.compare(areas.assign(block=blocks).rename(columns={"area": "value"}))
+    pairs, seeds = len(compared.pairs), blocks.nunique()
+    if not pairs or compared.best is None:
+        return
+    if compared.smallest_difference is None:
+        yield "Differences", f"{seeds} seed{'s' * (seeds > 1)}: no difference can be told from chance"
+        return
+    yield (
+        "Differences",
+        f"{seeds} seeds and {pairs} pairs of methods show {100 * compared.smallest_difference:.1f} points of mean "
+        "accuracy over the budgets (paired t-tests, 5% by Holm, 80% power)",
+    )
+    alike = [method for method in compared.inseparable if method != compared.best]
+    yield "Best mean accuracy", f"{compared.best}; not separable from it: {', '.join(alike) or 'none'}"
 
 
 def _describe_environment(environment: dict[str, Any]) -> str:
@@ -174,7 +203,7 @@ def _table(results: pandas.DataFrame) -> pandas.DataFrame:
     """One row per method; a budget whose cells did not all get there says how many did."""
     seeds = results.groupby("method")["seed"].nunique()
     budgets = results[["labels", "budget"]].dropna().drop_duplicates().sort_values("labels")
-    headings = _budget_headings(budgets)
+    headings = budget_headings(budgets)
     rows = []
     for method, cells in results.groupby("method", sort=False):
         row: dict[str, Any] = {"method": method}
@@ -191,7 +220,7 @@ def _table(results: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _budget_headings(budgets: pandas.DataFrame) -> list[str]:
+def budget_headings(budgets: pandas.DataFrame) -> list[str]:
     """Shares of the pool in percent, with as many digits as tell them apart."""
     shares = budgets["budget"].tolist()
     for digits in range(3, 12):
