@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs gpu lint bench clean
+.PHONY: quick test proofs gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -12,19 +13,28 @@ quick: $(INSTALLED)
 
 # Builds the core, checks style and types, runs the tests, and the CUDA kernels in an emulator. Two processes of one
 # thread each: more threads would wait for each other.
-test: $(INSTALLED) lint
+test: $(TOOLS) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Proofs that take minutes: 200,000 points, peaks of memory, thread sanitizer, an ARM processor under qemu (needs the
 # packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
-proofs: $(INSTALLED)
+proofs: $(TOOLS)
 	$(BIN)/python -m pytest -m slow -rs
 
 # The CUDA kernels on a GPU; every test is skipped where there is none.
-gpu: $(INSTALLED)
+gpu: $(TOOLS)
 	$(BIN)/python -m pytest -m gpu -rs
 
-lint: $(INSTALLED)
+# The leaderboard page in a real browser (on Debian and Ubuntu the packages chromium and chromium-driver); fails where
+# there is none. make test runs the same tests where it finds one, and skips them where it does not.
+browser: $(TOOLS)
+	PRUNEFUSE_BENCH_BROWSER=required $(BIN)/python -m pytest tests/test_browser.py -rs
+
+# The documentation, in site/; a link that leads nowhere is an error.
+docs: $(TOOLS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,7 +42,7 @@ lint: $(INSTALLED)
 	  tests/emulator/*/*.h tests/portable/*.cpp)
 
 # Measures; takes minutes and wants the machine to itself.
-bench: $(INSTALLED)
+bench: $(TOOLS)
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
 
 # Without build isolation: the core is built against the packages that it runs with.
@@ -42,8 +52,13 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard csrc/*/*) prunefuse_bench/__ini
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "Python's venv module is missing (on Debian and Ubuntu: apt install python3-venv python3-dev)"; exit 1; }
 	$(BIN)/pip install --quiet "setuptools>=77" "pybind11>=2.13" wheel ninja "torch>=2.10"
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[cpu,dev]"
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[cpu]"
+	@touch $@
+
+# What developers need beside: the package is there, so only the packages of the extra are installed.
+$(TOOLS): $(INSTALLED)
+	$(BIN)/pip install --quiet "prunefuse-bench[dev]"
 	@touch $@
 
 clean:
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache prunefuse_bench/*.so $(INSTALLED)
+	rm -rf build site *.egg-info .pytest_cache .mypy_cache .ruff_cache prunefuse_bench/*.so $(INSTALLED) $(TOOLS)
