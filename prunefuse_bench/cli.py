@@ -369,7 +369,7 @@ class _LiveView:
         self._progress.stop()
 
     def decoding(self, done: int, total: int) -> None:
-        self.stage("decoding images", done, total)
+        self.stage("decoding", done, total)
 
     def stage(self, stage: str, done: int, total: int) -> None:
         self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)

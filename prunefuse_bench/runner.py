@@ -14,7 +14,7 @@ import torch
 
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.config import Suite, TaskSpec, content_hash
-from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset, subset
+from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
@@ -165,11 +165,13 @@ def _resolve_device(asked: str) -> torch.device:
 
 def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     spec = task.dataset
-    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress)
+    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, spec.length, progress)
     dataset = load_dataset(spec.name, request)
     if spec.train_size is not None:
         dataset = subset(dataset, spec.train_size)
     chosen = {key: value for key, value in task.augmentation.model_dump().items() if value is not None}
+    if chosen and dataset.symbols:
+        raise BadInput(f"task.augmentation.{min(chosen)}: dataset {spec.name!r} is text, which is not augmented")
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
 
 
@@ -187,7 +189,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
             momentum=spec.training.momentum,
             weight_decay=spec.training.weight_decay,
             augmentation=dataset.augmentation,
-            normalisation=Normalisation.of(dataset.train_images),
+            normalisation=dataset.normalisation,
             precision=resolve_precision(suite.precision, device),
         ),
         label_counts=tuple(counts),
@@ -202,7 +204,7 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
     target = build_model(
         task.model,
         num_classes=len(task.dataset.classes),
-        in_channels=task.dataset.train_images.shape[1],
+        in_channels=task.dataset.in_channels,
         width=task.width,
     )
     for recipe in recipes:

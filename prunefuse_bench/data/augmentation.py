@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunefuse_bench import ops
 
-__all__ = ["Augmentation", "AugmentationDraws", "Normalisation"]
+__all__ = ["Augmentation", "AugmentationDraws", "Normalisation", "SymbolInputs"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,25 @@ class Normalisation:
             lefts=crop[1],
             flips=draws.flips if augmentation.flip else None,
         )
+
+
+@dataclass(frozen=True)
+class SymbolInputs(Normalisation):
+    """Texts: the network's embedding takes the symbols as they are, so nothing is normalised or augmented."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def gather(
+        self,
+        images: Tensor,
+        rows: Tensor,
+        augmentation: Augmentation | None = None,
+        draws: AugmentationDraws | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The texts of these rows: uint8 [N, L], int64 [B] -> int64 [B, L], whatever ``dtype`` is."""
+        return images[rows].long()
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prunefuse_bench.data.augmentation import Augmentation
+from prunefuse_bench.data.augmentation import Augmentation, Normalisation, SymbolInputs
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.randomness import generator
 from prunefuse_bench.registry import Registry
@@ -28,26 +28,29 @@ class DatasetRequest:
         title: how tables name it; the data set's own name if None.
         resize: side in pixels that every image is resized to; None to leave sizes alone.
         channels: 3 for RGB, 1 for grey (image archives only).
-        progress: told how many of how many images are decoded.
+        length: symbols of a text; None for as many as usual (text only).
+        progress: told how much of how much (images, or bytes of text) is decoded.
     """
 
     path: Path | None = None
     title: str | None = None
     resize: int | None = None
     channels: int = 3
+    length: int | None = None
     progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False)
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A labeled image data set in memory.
+    """A labeled data set in memory: images, or texts as the numbers of their symbols.
 
     Attributes:
         title: how tables name it.
-        train_images, test_images: uint8 [N, C, H, W].
+        train_images, test_images: uint8 [N, C, H, W]; of texts, uint8 [N, L].
         train_labels, test_labels: int64 [N], from 0 to the number of classes less 1.
         classes: class names.
         augmentation: what training uses unless the task says otherwise.
+        symbols: of texts, how many symbols there are, all numbers being less; None for images.
     """
 
     title: str
@@ -57,6 +60,17 @@ class ImageDataset:
     test_labels: Tensor
     classes: tuple[str, ...]
     augmentation: Augmentation = field(default_factory=Augmentation)
+    symbols: int | None = None
+
+    @property
+    def in_channels(self) -> int:
+        """What the first layer of a network has to know: colours of an image, or symbols of a text."""
+        return self.symbols or self.train_images.shape[1]
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How samples become inputs: images by the statistics of the pool; symbols as they are."""
+        return SymbolInputs() if self.symbols else Normalisation.of(self.train_images)
 
     def sha256(self) -> str:
         """Hash of the content: shapes, pixels, labels and class names."""
@@ -99,7 +113,7 @@ class DatasetEntry:
     Attributes:
         load: makes it.
         summary: one line.
-        options: which of ``path``, ``resize`` and ``channels`` mean something to it.
+        options: which of ``path``, ``resize``, ``channels`` and ``length`` mean something to it.
     """
 
     load: Callable[[DatasetRequest], ImageDataset]
@@ -118,20 +132,21 @@ def load_dataset(name: str, request: DatasetRequest | None = None) -> ImageDatas
         BadInput: unknown name, or data that cannot be used.
     """
     entry, request = DATASETS[name], request or DatasetRequest()
-    for option, default in (("path", None), ("resize", None), ("channels", 3)):
+    for option, default in (("path", None), ("resize", None), ("channels", 3), ("length", None)):
         if option not in entry.options and getattr(request, option) != default:
             raise BadInput(
                 f"task.dataset.{option}: dataset {name!r} has no such setting "
                 f"(it knows: {', '.join(sorted(entry.options)) or 'none'})"
             )
     dataset = entry.load(request)
+    ndim, shape = (2, "texts uint8 [N, L]") if dataset.symbols else (4, "images uint8 [N, C, H, W]")
     for part, images, labels in (
         ("training", dataset.train_images, dataset.train_labels),
         ("test", dataset.test_images, dataset.test_labels),
     ):
-        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels) or not len(images):
+        if images.dtype != torch.uint8 or images.ndim != ndim or len(images) != len(labels) or not len(images):
             raise BadInput(
-                f"dataset {name!r}: expected {part} images uint8 [N, C, H, W] with one label each and N > 0, "
+                f"dataset {name!r}: expected {part} {shape} with one label each and N > 0, "
                 f"got {images.dtype} {tuple(images.shape)} and {len(labels)} labels"
             )
         if int(labels.min()) < 0 or int(labels.max()) >= len(dataset.classes):

@@ -1,4 +1,4 @@
-"""The pool: images that are all visible, labels that are handed out one query at a time."""
+"""The pool: samples (images or texts) that are all visible, labels that are handed out one query at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LabeledSet:
 
     Attributes:
         indices: int64 [N] on the CPU, positions in the pool.
-        images: uint8 [N, C, H, W] on the device.
+        images: uint8 [N, C, H, W] on the device; of texts, uint8 [N, L].
         labels: int64 [N] on the device.
     """
 
@@ -34,7 +34,7 @@ class Pool:
     """U of Algorithm 1 and the oracle that labels it. Images live on the device as uint8.
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W]; of texts, uint8 [N, L].
         labels: int64 [N]; kept by the oracle, which gives out a label only for an index that is queried.
         device: where images and labels live.
     """

@@ -28,11 +28,11 @@ def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Ite
     """(name, value) of what a reader must know to judge the table."""
     task, training = settings["task"], settings["task"]["training"]
     data, schedule = task["dataset"], training["schedule"]
-    channels, height, width = data["image"]
+    kind, shape = _samples(data["image"])
     yield (
         "Data",
-        f"{dataset}: {data['train_size']:,} images in the pool, {data['test_size']:,} to test, "
-        f"{width}x{height}x{channels}, {data['classes']} classes (content SHA-256 {data['sha256'][:12]})",
+        f"{dataset}: {data['train_size']:,} {kind} in the pool, {data['test_size']:,} to test, "
+        f"{shape}, {data['classes']} classes (content SHA-256 {data['sha256'][:12]})",
     )
     yield (
         "Training",
@@ -43,11 +43,19 @@ def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Ite
     yield "Seeds", ", ".join(map(str, seeds))
 
 
+def _samples(shape: Sequence[int]) -> tuple[str, str]:
+    """What the samples are, and how large: images are [C, H, W], texts [L]."""
+    if len(shape) == 1:
+        return "texts", f"{shape[0]} characters"
+    channels, height, width = shape
+    return "images", f"{width}x{height}x{channels}"
+
+
 def deviations(cells: Sequence[Settings]) -> Iterator[str]:
     """Every difference from the paper's CIFAR experiments (section 9.3) that these cells of one task make."""
     task = cells[0]["task"]
     yield from _data(task, cells[0]["protocol"], {cell["seed"] for cell in cells})
-    yield from _training(task["training"])
+    yield from _training(task["training"], is_text=len(task["dataset"]["image"]) == 1)
     starts = [cell["recipe"]["target_start"] for cell in cells]
     if temperatures := {f"{s['distillation']['temperature']:g}" for s in starts if s.get("distillation")}:
         yield f"Distillation at temperature {', '.join(sorted(temperatures))}; the paper states none."
@@ -70,7 +78,7 @@ def _data(task: Settings, protocol: str, seeds: set[int]) -> Iterator[str]:
         yield f"Seeds: {len(seeds)} instead of {PAPER_SEEDS}; differences that one seed shows may be chance."
 
 
-def _training(training: Settings) -> Iterator[str]:
+def _training(training: Settings, *, is_text: bool) -> Iterator[str]:
     schedule = training["schedule"]
     if schedule["epochs"] != PAPER_EPOCHS:
         yield (
@@ -84,7 +92,7 @@ def _training(training: Settings) -> Iterator[str]:
     for name, value in PAPER_TRAINING.items():
         if training[name] != value:
             yield f"{name.replace('_', ' ').capitalize()}: {training[name]:g} instead of {value:g}."
-    if training["augmentation"] != PAPER_AUGMENTATION:
+    if training["augmentation"] != PAPER_AUGMENTATION and not is_text:
         crop, flip = training["augmentation"]["crop_padding"], training["augmentation"]["flip"]
         yield f"Augmentation: crop padding {crop}, flip {'on' if flip else 'off'} instead of 4 and on."
     if training["precision"] != "fp32":
