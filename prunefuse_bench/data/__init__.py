@@ -1,6 +1,13 @@
 """Data sets, the pool with its label oracle, and augmentation."""
 
-from prunefuse_bench.data import archive, embedded, published, text  # they register their data sets
+from prunefuse_bench.data import (  # they register their data sets
+    archive,
+    arrays,
+    embedded,
+    published,
+    text,
+    tiny_imagenet,
+)
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation, SymbolInputs
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.data.pool import LabeledSet, Pool
@@ -16,9 +23,11 @@ __all__ = [
     "Pool",
     "SymbolInputs",
     "archive",
+    "arrays",
     "embedded",
     "load_dataset",
     "published",
     "subset",
     "text",
+    "tiny_imagenet",
 ]

@@ -121,7 +121,16 @@ class DatasetEntry:
     options: frozenset[str] = frozenset()
 
 
-DATASETS: Registry[DatasetEntry] = Registry("dataset")
+class DatasetRegistry(Registry[DatasetEntry]):
+    """Data sets by name; after ``hf:`` whatever Hugging Face ``datasets`` loads, as in ``hf:uoft-cs/cifar10``."""
+
+    def __getitem__(self, name: str) -> DatasetEntry:
+        from prunefuse_bench.data.hub import PREFIX, hub_entry
+
+        return hub_entry(name) if name.startswith(PREFIX) else super().__getitem__(name)
+
+
+DATASETS = DatasetRegistry("dataset")
 """All data sets by name; an unknown name is a BadInput that suggests the nearest ones."""
 
 
