@@ -57,7 +57,8 @@ class DatasetSpec(_Spec):
     """Which images or texts; which settings mean something depends on the data set. ``title`` is how tables name it.
 
     ``train_size``: a pool of so many of the training samples, the same share of every class, always the same ones.
-    ``length``: characters of a text that the network reads.
+    ``length``: characters of a text that the network reads. ``keep_decoded``: whether images that are too large for
+    memory are decoded once and kept on the disk, or decoded whenever they are needed.
     """
 
     where = "task.dataset"
@@ -68,6 +69,7 @@ class DatasetSpec(_Spec):
     train_size: Annotated[int, Field(ge=2)] | None = None
     channels: Literal[1, 3] = 3
     length: Annotated[int, Field(ge=8, le=65535)] | None = None
+    keep_decoded: bool = True
 
 
 class ModelSpec(_Spec):

@@ -67,6 +67,7 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
     MODELS[suite.task.model.name]
     device = _resolve_device(suite.device)
     dataset = _load(suite.task, decode_progress)
+    _check_kind(suite.task, dataset)
     task = _resolve_task(suite, dataset, device)
     _check_recipes(recipes, task)
     shared = {
@@ -165,7 +166,9 @@ def _resolve_device(asked: str) -> torch.device:
 
 def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     spec = task.dataset
-    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, spec.length, progress)
+    request = DatasetRequest(
+        spec.path, spec.title, spec.resize, spec.channels, spec.length, spec.keep_decoded, progress
+    )
     dataset = load_dataset(spec.name, request)
     if spec.train_size is not None:
         dataset = subset(dataset, spec.train_size)
@@ -173,6 +176,16 @@ def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     if chosen and dataset.symbols:
         raise BadInput(f"task.augmentation.{min(chosen)}: dataset {spec.name!r} is text, which is not augmented")
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
+
+
+def _check_kind(task: TaskSpec, dataset: ImageDataset) -> None:
+    reads_text = len(MODELS[task.model.name].example_shape) == 1
+    if reads_text != bool(dataset.symbols):
+        reads, holds = ("texts", "images") if reads_text else ("images", "texts")
+        raise BadInput(
+            f"task.model: {task.model.name!r} reads {reads}, but dataset {task.dataset.name!r} holds {holds}; "
+            "prunefuse-bench models lists what there is"
+        )
 
 
 def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:

@@ -288,7 +288,21 @@ def test_texts_go_through_the_same_loop_as_images(
     code, out, error = run_cli("run", suite, "--out", tmp_path / "run")
     assert code == 0, error
     assert "100.0" in out  # the classes are easy to tell apart
-    assert "60 texts in the pool, 20 to test, 32 characters, 2 classes" in (tmp_path / "run/leaderboard.md").read_text()
+    board = (tmp_path / "run/leaderboard.md").read_text()
+    assert "12 epochs (the paper: 15)" in board
+    assert "Weight decay: 0.0005 instead of 0.0001." in board
+    assert "Augmentation" not in board
+    assert "60 texts in the pool, 20 to test, 32 characters, 2 classes" in board
+
+
+def test_a_network_that_reads_images_is_refused(
+    folder: Path, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(TEXT_SUITE.format(path=folder, model="resnet8", precision="fp32"))
+    code, _, error = run_cli("run", suite, "--out", tmp_path / "run")
+    assert code == 2
+    assert "task.model: 'resnet8' reads images, but dataset 'text-csv' holds texts" in " ".join(error.split())
 
 
 def test_augmentation_of_texts_is_refused(

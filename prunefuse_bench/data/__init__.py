@@ -4,6 +4,7 @@ from prunefuse_bench.data import (  # they register their data sets
     archive,
     arrays,
     embedded,
+    imagenet,
     published,
     text,
     tiny_imagenet,
@@ -11,6 +12,7 @@ from prunefuse_bench.data import (  # they register their data sets
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation, SymbolInputs
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.data.pool import LabeledSet, Pool
+from prunefuse_bench.data.stored import StoredImages
 
 __all__ = [
     "DATASETS",
@@ -21,10 +23,12 @@ __all__ = [
     "LabeledSet",
     "Normalisation",
     "Pool",
+    "StoredImages",
     "SymbolInputs",
     "archive",
     "arrays",
     "embedded",
+    "imagenet",
     "load_dataset",
     "published",
     "subset",

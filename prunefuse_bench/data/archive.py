@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from prunefuse_bench.data.decoding import Pixels, decode_image
 from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
 from prunefuse_bench.errors import BadInput
 
-__all__ = ["ImageFile", "decode_files", "load_image_archive", "load_image_files"]
+__all__ = ["ImageFile", "decode_files", "load_image_archive", "load_image_files", "sort_into_classes"]
 
 SPLITS = ("train", "test")
 DECODER_VERSION = 1
@@ -54,7 +55,7 @@ def load_image_archive(request: DatasetRequest) -> ImageDataset:
             "give it with --set task.dataset.path=PATH"
         )
     source = open_source(request.path)
-    entries, classes = _sort_into_classes(source)
+    entries, classes = sort_into_classes(source)
     return load_image_files(source, entries, classes, request)
 
 
@@ -95,43 +96,54 @@ def load_image_files(
     )
 
 
-def _sort_into_classes(source: FileSource) -> tuple[list[ImageFile], list[str]]:
-    """All image files, sorted by name, and the class names, sorted."""
+def sort_into_classes(source: FileSource, test_folders: Sequence[str] = ("test",)) -> tuple[list[ImageFile], list[str]]:
+    """All image files, sorted by name, and the class names, sorted.
+
+    Args:
+        test_folders: names that the folder of the test images may have; the first that is there is taken.
+
+    Raises:
+        BadInput: another layout, or a class that is empty in one of the two folders.
+    """
     names = [name for name in source.names() if not is_hidden(name)]
-    root = _root(names)
+    roots = {test: _root(names, ("train", test)) for test in test_folders}
+    test = next((test for test, root in roots.items() if root is not None), test_folders[0])
+    root = roots[test]
     if root is None:
         raise BadInput(
-            f"{source.path}: expected train/CLASS/image and test/CLASS/image inside, "
+            f"{source.path}: expected train/CLASS/image and {' or '.join(test_folders)}/CLASS/image inside, "
             f"got {', '.join(sorted({name.split('/')[0] for name in names})[:5]) or 'nothing'}"
         )
     entries = []
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
+    splits = {"train": "train", test: "test"}
     for name in names:
-        split, _, rest = name.removeprefix(root).partition("/")
-        if split not in SPLITS or not rest:
+        folder, _, rest = name.removeprefix(root).partition("/")
+        if folder not in splits or not rest:
             continue
+        split = splits[folder]
         class_name, _, file = rest.partition("/")
         if "/" not in rest:
-            raise BadInput(f"{source.path}: {name}: expected only class folders in {split}/, got a file")
+            raise BadInput(f"{source.path}: {name}: expected only class folders in {folder}/, got a file")
         found[split].add(class_name)
         if file and not file.endswith("/"):
             entries.append(ImageFile(name, split, class_name))
-    for split in SPLITS:
+    for folder, split in splits.items():
         filled = {entry.class_name for entry in entries if entry.split == split}
         for class_name in sorted(found["train"] | found["test"]):
             if class_name not in filled:
                 raise BadInput(
-                    f"{source.path}: class {class_name!r} has no image in {split}/; "
-                    "every class needs at least one in train/ and one in test/"
+                    f"{source.path}: class {class_name!r} has no image in {folder}/; "
+                    f"every class needs at least one in train/ and one in {test}/"
                 )
     return sorted(entries, key=lambda entry: entry.name), sorted(found["train"])
 
 
-def _root(names: list[str]) -> str | None:
-    """The prefix below which train/ and test/ lie: nothing, or the one folder that holds everything."""
+def _root(names: list[str], folders: tuple[str, str]) -> str | None:
+    """The prefix below which both folders lie: nothing, or the one folder that holds everything."""
     tops = {name.split("/")[0] for name in names}
     for root in ["", *(f"{top}/" for top in tops if len(tops) == 1)]:
-        if all(any(name.startswith(f"{root}{split}/") for name in names) for split in SPLITS):
+        if all(any(name.startswith(f"{root}{split}/") for name in names) for split in folders):
             return root
     return None
 

@@ -7,7 +7,7 @@ of this package, and its accuracies are not those of CIFAR-10-C, also where the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunefuse_bench.data.dataset import ImageDataset
+from prunefuse_bench.data.stored import Images, StoredImages
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.randomness import seeded
 
@@ -129,11 +130,17 @@ def computed_corruptions(dataset: ImageDataset, seed: int = 0) -> list[Corruptio
     def apply(name: str, severity: int) -> tuple[Tensor, Tensor]:
         corrupt, settings = COMPUTED[name]
         with seeded(seed, "corruption", name, severity):
-            parts = [corrupt(part, settings[severity - 1]) for part in images.split(BLOCK)]
+            parts = [corrupt(block, settings[severity - 1]) for block in _blocks(images)]
         return torch.cat(parts), labels
 
     names = [name for name in COMPUTED if images.shape[1] == 3 or name not in OF_COLOURS]
     return [Corruption(f"computed:{name}", functools.partial(apply, name)) for name in names]
+
+
+def _blocks(images: Images) -> Iterator[Tensor]:
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
+        yield block.read() if isinstance(block, StoredImages) else block
 
 
 def _gaussian_noise(images: Tensor, sigma: float) -> Tensor:

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation, SymbolInputs
+from prunefuse_bench.data.stored import Images, StoredImages
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.randomness import generator
 from prunefuse_bench.registry import Registry
 
 __all__ = ["DATASETS", "DatasetEntry", "DatasetRequest", "ImageDataset", "load_dataset", "subset"]
+
+
+OPTIONS = ("path", "resize", "channels", "length", "keep_decoded")
+"""Settings that mean something to some data sets only."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class DatasetRequest:
         resize: side in pixels that every image is resized to; None to leave sizes alone.
         channels: 3 for RGB, 1 for grey (image archives only).
         length: symbols of a text; None for as many as usual (text only).
+        keep_decoded: keep decoded images on the disk, if they do not fit in memory.
         progress: told how much of how much (images, or bytes of text) is decoded.
     """
 
@@ -37,6 +43,7 @@ class DatasetRequest:
     resize: int | None = None
     channels: int = 3
     length: int | None = None
+    keep_decoded: bool = True
     progress: Callable[[int, int], None] = field(default=lambda done, total: None, repr=False)
 
 
@@ -46,7 +53,8 @@ class ImageDataset:
 
     Attributes:
         title: how tables name it.
-        train_images, test_images: uint8 [N, C, H, W]; of texts, uint8 [N, L].
+        train_images, test_images: uint8 [N, C, H, W], or :class:`prunefuse_bench.data.stored.StoredImages`, which are
+            read batch by batch; of texts, uint8 [N, L].
         train_labels, test_labels: int64 [N], from 0 to the number of classes less 1.
         classes: class names.
         augmentation: what training uses unless the task says otherwise.
@@ -54,9 +62,9 @@ class ImageDataset:
     """
 
     title: str
-    train_images: Tensor
+    train_images: Images
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Images
     test_labels: Tensor
     classes: tuple[str, ...]
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -77,7 +85,10 @@ class ImageDataset:
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
+            if isinstance(tensor, StoredImages):
+                digest.update(tensor.sha256.encode())
+            values = tensor.rows if isinstance(tensor, StoredImages) else tensor
+            digest.update(values.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -113,7 +124,7 @@ class DatasetEntry:
     Attributes:
         load: makes it.
         summary: one line.
-        options: which of ``path``, ``resize``, ``channels`` and ``length`` mean something to it.
+        options: which of :data:`OPTIONS` mean something to it.
     """
 
     load: Callable[[DatasetRequest], ImageDataset]
@@ -141,8 +152,8 @@ def load_dataset(name: str, request: DatasetRequest | None = None) -> ImageDatas
         BadInput: unknown name, or data that cannot be used.
     """
     entry, request = DATASETS[name], request or DatasetRequest()
-    for option, default in (("path", None), ("resize", None), ("channels", 3), ("length", None)):
-        if option not in entry.options and getattr(request, option) != default:
+    for option in OPTIONS:
+        if option not in entry.options and getattr(request, option) != getattr(DatasetRequest(), option):
             raise BadInput(
                 f"task.dataset.{option}: dataset {name!r} has no such setting "
                 f"(it knows: {', '.join(sorted(entry.options)) or 'none'})"

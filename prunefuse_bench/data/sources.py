@@ -33,6 +33,10 @@ class FileSource(ABC):
     def content_hash(self, names: Iterable[str]) -> str:
         """Of these files, or of the zip that holds them."""
 
+    @abstractmethod
+    def listing_hash(self, names: Iterable[str]) -> str:
+        """Of the files' names and sizes, without reading them."""
+
 
 class Folder(FileSource):
     """Files in a folder and its subfolders."""
@@ -63,6 +67,16 @@ class Folder(FileSource):
             digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
+    def listing_hash(self, names: Iterable[str]) -> str:
+        """Of the files' names and sizes; BadInput names one that is not there."""
+        digest = hashlib.sha256()
+        for name in names:
+            try:
+                digest.update(f"{name}\0{(self.path / name).stat().st_size}\0".encode())
+            except OSError as error:
+                raise BadInput(f"{self.path}: {name} cannot be read ({error}); remove or replace it") from None
+        return digest.hexdigest()
+
 
 class Zip(FileSource):
     """Files in a .zip, read in place; names that point outside of it are refused."""
@@ -90,6 +104,14 @@ class Zip(FileSource):
     def content_hash(self, names: Iterable[str]) -> str:
         """Of the whole archive."""
         return sha256_of_file(self.path)
+
+    def listing_hash(self, names: Iterable[str]) -> str:
+        """Of the files' names, sizes and checksums, as the archive has them."""
+        digest = hashlib.sha256()
+        for name in names:
+            entry = self.archive.getinfo(name)
+            digest.update(f"{name}\0{entry.file_size}\0{entry.CRC}\0".encode())
+        return digest.hexdigest()
 
 
 def open_source(path: Path) -> FileSource:
