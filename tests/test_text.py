@@ -168,6 +168,13 @@ def test_bad_rows_are_named(write: Callable[[bytes], Path], third_row: str | byt
         read(file, classes=5, block=block)
 
 
+def test_a_file_with_nothing_but_an_empty_text(write: Callable[[str], Path]) -> None:
+    with pytest.raises(BadInput, match="row 1: neither title nor text has a character"):
+        read(write(row(1, "", "")))
+    with pytest.raises(BadInput, match="row 2: neither title nor text has a character"):
+        read(write(row(1, "", " x") + row(1, "", "")))
+
+
 def test_files_without_rows(write: Callable[[str], Path], tmp_path: Path) -> None:
     for nothing in ("", "\n", "\ufeff"):
         with pytest.raises(BadInput, match="got an empty file"):

@@ -33,6 +33,7 @@ BLOCK = 1 << 20
 """Bytes that are taken at a time."""
 LONGEST_ROW = 64 << 20
 """A row without an end in so many bytes has a quote that is never closed."""
+EMPTY = "neither title nor text has a character; remove the row"
 MOST_DIGITS = 4
 """Of a class number."""
 
@@ -156,7 +157,6 @@ class _Rows:
         line_ends = self.ends - ((self.data[self.ends - 1] == ord("\r")) & (self.ends > self.starts))
         self.title_comma: Places = commas[0::2]
         self.text_comma: Places = commas[1::2]
-        self.quote_places = numpy.flatnonzero(self.quotes)
         self.outside_places = numpy.flatnonzero(~self.inside & ~self.quotes)
         self.fields = [
             self._field(start, end)
@@ -173,7 +173,9 @@ class _Rows:
         last_is_quote = self.quotes[numpy.maximum(ends - 1, 0)] & (ends - starts >= 2)
         # Between a quote that closes and one that opens again nothing may stand.
         strays = _any_between(self.outside_places, starts, ends)
-        wrong = numpy.where(quoted, ~last_is_quote | strays, _any_between(self.quote_places, starts, ends))
+        wrong = quoted & (~last_is_quote | strays)
+        if not quoted.all():
+            wrong |= ~quoted & _any_between(numpy.flatnonzero(self.quotes), starts, ends)
         if len(wrong_rows := numpy.flatnonzero(wrong)):
             raise self._bad(int(wrong_rows[0]), "expected quotes around a whole field, and doubled inside of it")
         return starts + quoted, ends - quoted
@@ -214,13 +216,14 @@ class _Rows:
         line_breaks = self._escaped_line_breaks()
         symbols[line_breaks] = SPACE
         keep[line_breaks + 1] = False
-        counts = numpy.add.reduceat(keep, self.starts, dtype=numpy.int64)
-        self._check_not_empty(symbols, keep)
-        texts = numpy.zeros((len(self.starts), length), dtype=numpy.uint8)
+        dropped = numpy.searchsorted(numpy.flatnonzero(~keep), self.ends + 1)  # few, so this is faster than adding up
+        counts = numpy.diff(self.ends + 1 - dropped, prepend=0)
         kept = symbols[keep]
+        firsts = numpy.cumsum(counts) - counts
+        self._check_not_empty(kept, firsts, firsts + counts)
+        texts = numpy.zeros((len(self.starts), length), dtype=numpy.uint8)
         if counts.max() > length:
-            first = numpy.cumsum(counts) - counts
-            kept = kept[numpy.arange(len(kept)) - numpy.repeat(first, counts) < length]
+            kept = numpy.delete(kept, _beyond(length, firsts, counts))
         filled = numpy.minimum(counts, length).astype(numpy.uint16)
         texts[numpy.arange(length, dtype=numpy.uint16) < filled[:, None]] = kept
         return texts
@@ -229,10 +232,17 @@ class _Rows:
         backslashes = numpy.flatnonzero(self.data == ord("\\"))
         return backslashes[self.data[backslashes + 1] == ord("n")]
 
-    def _check_not_empty(self, symbols: Bytes, keep: Mask) -> None:
-        seen = numpy.add.reduceat(keep & (symbols != SPACE), self.starts, dtype=numpy.int64)
-        if len(wrong_rows := numpy.flatnonzero(seen == 0)):
-            raise self._bad(int(wrong_rows[0]), "neither title nor text has a character; remove the row")
+    def _check_not_empty(self, kept: Bytes, firsts: Places, ends: Places) -> None:
+        if not len(kept):
+            raise self._bad(0, EMPTY)
+        begins = kept[numpy.minimum(firsts, len(kept) - 1)]
+        suspects = numpy.flatnonzero((firsts == ends) | (begins == SPACE))
+        if not len(suspects):
+            return
+        seen = _any_between(numpy.flatnonzero(kept != SPACE), firsts[suspects], ends[suspects])
+        if not seen.all():
+            row = int(suspects[numpy.argmin(seen)])
+            raise self._bad(row, EMPTY)
 
     def _bad(self, row: int, what: str) -> BadInput:
         return BadInput(f"{self.file}: row {self.rows_before + row + 1}: {what}")
@@ -241,6 +251,14 @@ class _Rows:
 def _any_between(places: Places, starts: Places, ends: Places) -> Mask:
     """bool [N]: whether one of the places, ascending, lies from a start to before its end."""
     return numpy.searchsorted(places, ends) > numpy.searchsorted(places, starts)
+
+
+def _beyond(length: int, firsts: Places, counts: Places) -> Places:
+    """Places of all symbols beyond the ``length`` first ones of their text."""
+    long = numpy.flatnonzero(counts > length)
+    excess = counts[long] - length
+    before = numpy.cumsum(excess) - excess
+    return numpy.arange(excess.sum()) + numpy.repeat(firsts[long] + length - before, excess)
 
 
 def _clear(mask: Mask, starts: Places, ends: Places) -> None:
