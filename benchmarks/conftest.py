@@ -23,6 +23,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     measured = [benchmark for benchmark in session.benchmarks if not benchmark.has_error] if session else []
     print_images_per_second(terminalreporter, measured)
     print_times(terminalreporter, measured)
+    print_rates(terminalreporter, measured)
 
 
 def print_times(terminalreporter: pytest.TerminalReporter, measured: list[Any]) -> None:
@@ -50,6 +51,28 @@ def print_times(terminalreporter: pytest.TerminalReporter, measured: list[Any]) 
             )
         data = benchmarks[0].extra_info["data"]
         terminalreporter.write_line(f"\n{torch.get_num_threads()} threads, {instruction_set()}. {data}".rstrip())
+
+
+def print_rates(terminalreporter: pytest.TerminalReporter, measured: list[Any]) -> None:
+    """Megabytes or images per second of one thread's processor time, and how many times the peer's that is."""
+    groups = defaultdict(list)
+    for benchmark in measured:
+        if "amount" in benchmark.extra_info:
+            groups[benchmark.group].append(benchmark)
+    for group, benchmarks in groups.items():
+        terminalreporter.write_line(f"\n### {group}\n")
+        terminalreporter.write_line("| contender | per second and core | spread | times the first |")
+        terminalreporter.write_line("|---|---|---|---|")
+        rates = {id(b): b.extra_info["amount"] / b.stats.median for b in benchmarks}
+        peer = next((rates[id(b)] for b in benchmarks if b.extra_info["peer"]), None)
+        for benchmark in benchmarks:
+            info, rate = benchmark.extra_info, rates[id(benchmark)]
+            spread = (benchmark.stats.max - benchmark.stats.min) / benchmark.stats.median
+            name = f"**{info['contender']}**" if info["ours"] else info["contender"]
+            number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+            ratio = f"{rate / peer:.1f}" if peer else ""
+            terminalreporter.write_line(f"| {name} | {number} {info['unit']} | {100 * spread:.0f}% | {ratio} |")
+        terminalreporter.write_line(f"\nProcessor time, medians of 5. {benchmarks[0].extra_info['data']}")
 
 
 def as_time(seconds: float) -> str:

@@ -489,7 +489,7 @@ class _LiveView:
         self._progress.stop()
 
     def decoding(self, done: int, total: int) -> None:
-        self.stage("decoding images", done, total)
+        self.stage("decoding", done, total)
 
     def figures(self, done: int, total: int) -> None:
         self.stage("figures", done, total)

@@ -54,9 +54,11 @@ class _Spec(pydantic.BaseModel):
 
 
 class DatasetSpec(_Spec):
-    """Which images; which settings mean something depends on the data set. ``title`` is how tables name it.
+    """Which images or texts; which settings mean something depends on the data set. ``title`` is how tables name it.
 
-    ``train_size``: a pool of so many of the training images, the same share of every class, always the same ones.
+    ``train_size``: a pool of so many of the training samples, the same share of every class, always the same ones.
+    ``length``: characters of a text that the network reads. ``keep_decoded``: whether images that are too large for
+    memory are decoded once and kept on the disk, or decoded whenever they are needed.
     """
 
     where = "task.dataset"
@@ -66,6 +68,8 @@ class DatasetSpec(_Spec):
     resize: Annotated[int, Field(ge=4, le=4096)] | None = None
     train_size: Annotated[int, Field(ge=2)] | None = None
     channels: Literal[1, 3] = 3
+    length: Annotated[int, Field(ge=8, le=65535)] | None = None
+    keep_decoded: bool = True
 
 
 class ModelSpec(_Spec):

@@ -246,7 +246,7 @@ class Cell:
             network = build_model(
                 self.task.model,
                 num_classes=len(self.task.dataset.classes),
-                in_channels=self.task.dataset.train_images.shape[1],
+                in_channels=self.task.dataset.in_channels,
                 width=self.task.width,
             )
             return network.to(self.task.device)

@@ -14,7 +14,7 @@ import torch
 
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
-from prunefuse_bench.data import DatasetRequest, ImageDataset, Normalisation, load_dataset, subset
+from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
@@ -67,6 +67,7 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
     MODELS[suite.task.model.name]
     device = _resolve_device(suite.device)
     dataset = _load(suite.task, decode_progress)
+    _check_kind(suite.task, dataset)
     task = _resolve_task(suite, dataset, device)
     _check_recipes(recipes, task)
     shared = {
@@ -175,7 +176,9 @@ def load_images(
     Raises:
         BadInput: an unknown name, or data that cannot be used.
     """
-    request = DatasetRequest(spec.path, spec.title, spec.resize, spec.channels, progress, download)
+    request = DatasetRequest(
+        spec.path, spec.title, spec.resize, spec.channels, spec.length, spec.keep_decoded, progress, download
+    )
     dataset = load_dataset(spec.name, request)
     return dataset if spec.train_size is None else subset(dataset, spec.train_size)
 
@@ -183,7 +186,21 @@ def load_images(
 def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     dataset = load_images(task.dataset, progress)
     chosen = {key: value for key, value in task.augmentation.model_dump().items() if value is not None}
+    if chosen and dataset.symbols:
+        raise BadInput(
+            f"task.augmentation.{min(chosen)}: dataset {task.dataset.name!r} is text, which is not augmented"
+        )
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
+
+
+def _check_kind(task: TaskSpec, dataset: ImageDataset) -> None:
+    reads_text = len(MODELS[task.model.name].example_shape) == 1
+    if reads_text != bool(dataset.symbols):
+        reads, holds = ("texts", "images") if reads_text else ("images", "texts")
+        raise BadInput(
+            f"task.model: {task.model.name!r} reads {reads}, but dataset {task.dataset.name!r} holds {holds}; "
+            "prunefuse-bench models lists what there is"
+        )
 
 
 def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:
@@ -200,7 +217,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
             momentum=spec.training.momentum,
             weight_decay=spec.training.weight_decay,
             augmentation=dataset.augmentation,
-            normalisation=Normalisation.of(dataset.train_images),
+            normalisation=dataset.normalisation,
             precision=resolve_precision(suite.precision, device),
         ),
         label_counts=tuple(counts),
@@ -216,7 +233,7 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
     target = build_model(
         task.model,
         num_classes=len(task.dataset.classes),
-        in_channels=task.dataset.train_images.shape[1],
+        in_channels=task.dataset.in_channels,
         width=task.width,
     )
     for recipe in recipes:

@@ -6,29 +6,25 @@ Everything is decoded once, in parallel, and kept on disk under the hash of the 
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
 import multiprocessing
 import os
-import warnings
-import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy
 import torch
-from PIL import Image
 
 from prunefuse_bench.atomic import write_atomically
 from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
+from prunefuse_bench.data.decoding import Pixels, decode_image
+from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
 from prunefuse_bench.errors import BadInput
 
-__all__ = ["load_image_archive"]
+__all__ = ["ImageFile", "decode_files", "load_image_archive", "load_image_files", "sort_into_classes"]
 
 SPLITS = ("train", "test")
 DECODER_VERSION = 1
@@ -38,81 +34,12 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One image file: its name in the source, its split and its class."""
+class ImageFile:
+    """One image file: its name in the source, its split (train or test) and its class."""
 
     name: str
     split: str
     class_name: str
-
-
-class _Source(ABC):
-    """Files by name, in a folder or in a zip."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """Names of all files and, ending in '/', of all folders, with '/' between the parts."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes: ...
-
-    @abstractmethod
-    def content_hash(self, entries: Sequence[_Entry]) -> str: ...
-
-
-class _Folder(_Source):
-    def names(self) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self.path):
-            relative = Path(folder).relative_to(self.path)
-            found += [(relative / name).as_posix() for name in files] + [
-                f"{(relative / f).as_posix()}/" for f in folders
-            ]
-        return found
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-    def content_hash(self, entries: Sequence[_Entry]) -> str:
-        digest = hashlib.sha256()
-        for entry in entries:
-            digest.update(f"{entry.name}\0".encode())
-            try:
-                content = self.read(entry.name)
-            except OSError as error:
-                raise BadInput(f"{self.path}: {entry.name} cannot be read ({error}); remove or replace it") from None
-            digest.update(hashlib.sha256(content).digest())
-        return digest.hexdigest()
-
-
-class _Zip(_Source):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise BadInput(f"{path}: expected a folder or a .zip file, but it cannot be opened: {error}") from None
-
-    def names(self) -> list[str]:
-        names = self.archive.namelist()
-        for name in names:
-            parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in (parts.parts or ("",))[0]:
-                raise BadInput(f"{self.path}: entry {name!r} points outside the archive; refused, pack the images anew")
-        return names
-
-    def read(self, name: str) -> bytes:
-        return self.archive.read(name)
-
-    def content_hash(self, entries: Sequence[_Entry]) -> str:
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
 
 
 def load_image_archive(request: DatasetRequest) -> ImageDataset:
@@ -127,28 +54,40 @@ def load_image_archive(request: DatasetRequest) -> ImageDataset:
             "dataset 'image-archive' needs the path of a folder or .zip with train/CLASS/ and test/CLASS/ inside: "
             "give it with --set task.dataset.path=PATH"
         )
-    path = request.path
-    if not path.exists():
-        raise BadInput(f"dataset path {path}: there is no such file or folder")
-    source: _Source = _Folder(path) if path.is_dir() else _Zip(path)
-    entries, classes = _sort_into_classes(source)
-    key = f"{source.content_hash(entries)[:32]}-{request.resize or 'as-is'}-{request.channels}-{DECODER_VERSION}"
-    folder = cache_folder() / "image-archive" / key
+    source = open_source(request.path)
+    entries, classes = sort_into_classes(source)
+    return load_image_files(source, entries, classes, request)
+
+
+def load_image_files(
+    source: FileSource, files: list[ImageFile], classes: list[str], request: DatasetRequest, kind: str = "image-archive"
+) -> ImageDataset:
+    """The data set of these files in this order, decoded on first use.
+
+    Args:
+        kind: the part of the cache that the decoded images go to.
+
+    Raises:
+        BadInput: a file that is no image, or images of different sizes without ``resize``.
+    """
+    content = source.content_hash(file.name for file in files)
+    key = f"{content[:32]}-{request.resize or 'as-is'}-{request.channels}-{DECODER_VERSION}"
+    folder = cache_folder() / kind / key
     images: dict[str, torch.Tensor] = {}
     for split in SPLITS:
-        members = [entry for entry in entries if entry.split == split]
+        members = [file for file in files if file.split == split]
         file = folder / f"{split}.npy"
         if not file.exists():
             pixels = _decode(source, members, request)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, functools.partial(_write_pixels, pixels))
         images[split] = torch.from_numpy(numpy.load(file, allow_pickle=False))
+    numbers = {name: number for number, name in enumerate(classes)}
     labels = {
-        split: torch.tensor([classes.index(entry.class_name) for entry in entries if entry.split == split])
-        for split in SPLITS
+        split: torch.tensor([numbers[file.class_name] for file in files if file.split == split]) for split in SPLITS
     }
     return ImageDataset(
-        title=request.title or path.stem,
+        title=request.title or source.path.stem,
         train_images=images["train"],
         train_labels=labels["train"],
         test_images=images["test"],
@@ -157,67 +96,73 @@ def load_image_archive(request: DatasetRequest) -> ImageDataset:
     )
 
 
-def _sort_into_classes(source: _Source) -> tuple[list[_Entry], list[str]]:
-    """All image files, sorted by name, and the class names, sorted."""
-    names = [name for name in source.names() if not _is_hidden(name)]
-    root = _root(names)
+def sort_into_classes(source: FileSource, test_folders: Sequence[str] = ("test",)) -> tuple[list[ImageFile], list[str]]:
+    """All image files, sorted by name, and the class names, sorted.
+
+    Args:
+        test_folders: names that the folder of the test images may have; the first that is there is taken.
+
+    Raises:
+        BadInput: another layout, or a class that is empty in one of the two folders.
+    """
+    names = [name for name in source.names() if not is_hidden(name)]
+    roots = {test: _root(names, ("train", test)) for test in test_folders}
+    test = next((test for test, root in roots.items() if root is not None), test_folders[0])
+    root = roots[test]
     if root is None:
         raise BadInput(
-            f"{source.path}: expected train/CLASS/image and test/CLASS/image inside, "
+            f"{source.path}: expected train/CLASS/image and {' or '.join(test_folders)}/CLASS/image inside, "
             f"got {', '.join(sorted({name.split('/')[0] for name in names})[:5]) or 'nothing'}"
         )
     entries = []
     found: dict[str, set[str]] = {split: set() for split in SPLITS}
+    splits = {"train": "train", test: "test"}
     for name in names:
-        split, _, rest = name.removeprefix(root).partition("/")
-        if split not in SPLITS or not rest:
+        folder, _, rest = name.removeprefix(root).partition("/")
+        if folder not in splits or not rest:
             continue
+        split = splits[folder]
         class_name, _, file = rest.partition("/")
         if "/" not in rest:
-            raise BadInput(f"{source.path}: {name}: expected only class folders in {split}/, got a file")
+            raise BadInput(f"{source.path}: {name}: expected only class folders in {folder}/, got a file")
         found[split].add(class_name)
         if file and not file.endswith("/"):
-            entries.append(_Entry(name, split, class_name))
-    for split in SPLITS:
+            entries.append(ImageFile(name, split, class_name))
+    for folder, split in splits.items():
         filled = {entry.class_name for entry in entries if entry.split == split}
         for class_name in sorted(found["train"] | found["test"]):
             if class_name not in filled:
                 raise BadInput(
-                    f"{source.path}: class {class_name!r} has no image in {split}/; "
-                    "every class needs at least one in train/ and one in test/"
+                    f"{source.path}: class {class_name!r} has no image in {folder}/; "
+                    f"every class needs at least one in train/ and one in {test}/"
                 )
     return sorted(entries, key=lambda entry: entry.name), sorted(found["train"])
 
 
-def _is_hidden(name: str) -> bool:
-    """Files that operating systems add: dot files, __MACOSX, Thumbs.db."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in parts)
-
-
-def _root(names: list[str]) -> str | None:
-    """The prefix below which train/ and test/ lie: nothing, or the one folder that holds everything."""
+def _root(names: list[str], folders: tuple[str, str]) -> str | None:
+    """The prefix below which both folders lie: nothing, or the one folder that holds everything."""
     tops = {name.split("/")[0] for name in names}
     for root in ["", *(f"{top}/" for top in tops if len(tops) == 1)]:
-        if all(any(name.startswith(f"{root}{split}/") for name in names) for split in SPLITS):
+        if all(any(name.startswith(f"{root}{split}/") for name in names) for split in folders):
             return root
     return None
 
 
-def _decode(source: _Source, entries: list[_Entry], request: DatasetRequest) -> numpy.ndarray:
-    """uint8 [N, C, H, W] of all entries, decoded by as many processes as there are processors."""
-    first = _decode_one(source, entries[0].name, request.resize, request.channels)
-    images = numpy.empty((len(entries), *first.shape), dtype=numpy.uint8)
-    names = [entry.name for entry in entries]
+def _decode(source: FileSource, files: list[ImageFile], request: DatasetRequest) -> Pixels:
+    """uint8 [N, C, H, W] of all files, decoded by as many processes as there are processors."""
+    names = [file.name for file in files]
+    # In this process first, so that the others, which are copies of it, have the decoder loaded.
+    first = _decode_one(source, names[0], request.resize, request.channels)
+    images = numpy.empty((len(files), *first.shape), dtype=numpy.uint8)
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    decode = functools.partial(_decode_chunk, source.path, first.shape, names[0], request.resize, request.channels)
+    decode = functools.partial(decode_files, source.path, first.shape, names[0], request.resize, request.channels)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as executor:
         try:
             done = 0
             for chunk in executor.map(decode, chunks):
                 images[done : done + len(chunk)] = chunk
                 done += len(chunk)
-                request.progress(done, len(entries))
+                request.progress(done, len(files))
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
@@ -225,14 +170,22 @@ def _decode(source: _Source, entries: list[_Entry], request: DatasetRequest) -> 
 
 
 @functools.cache
-def _source(path: Path) -> _Source:
+def _source(path: Path) -> FileSource:
     """Each process opens the archive for itself: a shared file position would mix up their reads."""
-    return _Folder(path) if path.is_dir() else _Zip(path)
+    return open_source(path)
 
 
-def _decode_chunk(
-    path: Path, shape: tuple[int, int, int], first_name: str, resize: int | None, channels: int, names: list[str]
-) -> numpy.ndarray:
+def decode_files(
+    path: Path, shape: tuple[int, ...], first_name: str, resize: int | None, channels: int, names: list[str]
+) -> Pixels:
+    """uint8 [N, C, H, W] of these files of a folder or .zip, one after another.
+
+    Args:
+        shape: [C, H, W] that all must have, as the file of ``first_name`` has.
+
+    Raises:
+        BadInput: a file that is no image, or one of another shape.
+    """
     images = numpy.empty((len(names), *shape), dtype=numpy.uint8)
     for row, name in enumerate(names):
         image = _decode_one(_source(path), name, resize, channels)
@@ -245,22 +198,14 @@ def _decode_chunk(
     return images
 
 
-def _decode_one(source: _Source, name: str, resize: int | None, channels: int) -> numpy.ndarray:
-    """uint8 [C, H, W] of one file."""
+def _decode_one(source: FileSource, name: str, resize: int | None, channels: int) -> Pixels:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source.read(name))) as opened:
-                image = opened.convert("RGB" if channels == 3 else "L")
-        if resize:
-            image = image.resize((resize, resize), Image.Resampling.BILINEAR)
+        return decode_image(source.read(name), channels, resize)
     except Exception as error:  # a damaged file can make a decoder raise anything, and it is this file's fault
         raise BadInput(f"{source.path}: {name} cannot be read as an image ({error}); remove or replace it") from None
-    pixels = numpy.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _write_pixels(pixels: numpy.ndarray, stream: BinaryIO) -> None:
+def _write_pixels(pixels: Pixels, stream: BinaryIO) -> None:
     numpy.save(stream, pixels, allow_pickle=False)
 
 

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from prunefuse_bench import ops
+from prunefuse_bench.data.stored import Images, StoredImages
 
-__all__ = ["Augmentation", "AugmentationDraws", "Normalisation"]
+__all__ = ["Augmentation", "AugmentationDraws", "Normalisation", "SymbolInputs"]
+
+SAMPLE = 2000
+"""Images whose statistics stand for those of a pool that does not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,13 @@ class Normalisation:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, images: Tensor) -> Normalisation:
-        """Over all pixels of uint8 [N, C, H, W]. Uses the images alone, which active learning may see unlabeled."""
+    def of(cls, images: Images) -> Normalisation:
+        """Over all pixels of uint8 [N, C, H, W]. Uses the images alone, which active learning may see unlabeled.
+
+        Of images that do not fit in memory, over at most 2,000 that are spread evenly.
+        """
+        if isinstance(images, StoredImages):
+            images = images.read(torch.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().long())
         histogram = torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(1)])
         levels = torch.arange(256, dtype=torch.float64, device=images.device)
         share = histogram.double() / histogram.sum(1, keepdim=True)
@@ -61,19 +70,21 @@ class Normalisation:
         variance = (share * (levels - mean[:, None]).square()).sum(1)
         return cls(tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1.0).tolist()))
 
-    def apply(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def apply(self, images: Images, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 [N, C, H, W] -> float [N, C, H, W] in channels-last memory, rounded to ``dtype`` at the end."""
         return self.gather(images, torch.arange(len(images), device=images.device), dtype=dtype)
 
     def gather(
         self,
-        images: Tensor,
+        images: Images,
         rows: Tensor,
         augmentation: Augmentation | None = None,
         draws: AugmentationDraws | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The images of these rows, int64 [B], augmented if there are draws, and normalised: [B, C, H, W]."""
+        if isinstance(images, StoredImages):
+            images, rows = images.read(rows), torch.arange(len(rows), device=images.device)
         levels = _levels(self, dtype, images.device)
         if augmentation is None or draws is None:
             return ops.gather_images(images, rows, levels)
@@ -87,6 +98,26 @@ class Normalisation:
             lefts=crop[1],
             flips=draws.flips if augmentation.flip else None,
         )
+
+
+@dataclass(frozen=True)
+class SymbolInputs(Normalisation):
+    """Texts: the network's embedding takes the symbols as they are, so nothing is normalised or augmented."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def gather(
+        self,
+        images: Images,
+        rows: Tensor,
+        augmentation: Augmentation | None = None,
+        draws: AugmentationDraws | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Texts in memory: uint8 [N, L], int64 [B] -> int64 [B, L], whatever ``dtype`` is."""
+        assert isinstance(images, Tensor)
+        return images[rows].long()
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""The pool: images that are all visible, labels that are handed out one query at a time."""
+"""The pool: samples (images or texts) that are all visible, labels that are handed out one query at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prunefuse_bench.data.stored import Images
 from prunefuse_bench.errors import CellFailed
 
 __all__ = ["LabeledSet", "Pool"]
@@ -18,12 +19,12 @@ class LabeledSet:
 
     Attributes:
         indices: int64 [N] on the CPU, positions in the pool.
-        images: uint8 [N, C, H, W] on the device.
+        images: uint8 [N, C, H, W] on the device; of texts, uint8 [N, L].
         labels: int64 [N] on the device.
     """
 
     indices: Tensor
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def __len__(self) -> int:
@@ -31,15 +32,15 @@ class LabeledSet:
 
 
 class Pool:
-    """U of Algorithm 1 and the oracle that labels it. Images live on the device as uint8.
+    """U of Algorithm 1 and the oracle that labels it. Images live on the device as uint8, if they fit in memory.
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W]; of texts, uint8 [N, L]. Stored images are read batch by batch, and never all.
         labels: int64 [N]; kept by the oracle, which gives out a label only for an index that is queried.
         device: where images and labels live.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+    def __init__(self, images: Images, labels: Tensor, device: torch.device) -> None:
         self.images = images.to(device)
         self._hidden_labels = labels.to(device)
         self._labeled = torch.zeros(len(images), dtype=torch.bool)

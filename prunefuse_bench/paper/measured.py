@@ -19,7 +19,7 @@ import pandas
 
 from prunefuse_bench.paper.published import UNSTATED, Column, Experiment, Part, PublishedTable, Row
 from prunefuse_bench.records import RunFolder, load_results
-from prunefuse_bench.report.deviations import PAPER_AUGMENTATION, PAPER_SEEDS, PAPER_TRAINING
+from prunefuse_bench.report.deviations import CIFAR, COMPARED, PAPER_SEEDS
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS
 
 __all__ = ["MeasuredLine", "MeasuredMethod", "load_methods", "measured_lines", "unmatched"]
@@ -254,10 +254,11 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
         return
     if [tuple(segment) for segment in schedule["segments"]] != [tuple(segment) for segment in PAPER_SEGMENTS]:
         yield "other learning rates"
-    for name, value in PAPER_TRAINING.items():
+    for name in COMPARED:
+        value = getattr(CIFAR, name)
         if training[name] != value:
             yield f"{name.replace('_', ' ')} {training[name]:g} instead of {value:g}"
-    if training["augmentation"] != PAPER_AUGMENTATION:
+    if training["augmentation"] != CIFAR.augmentation:
         yield "other augmentation"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.data import DATASETS, DatasetRequest, ImageDataset, load_dataset
@@ -237,10 +238,11 @@ def run_profile(
         progress,
     )
     agreements = {}
+    pool = _in_memory(dataset)
     for position, subject in enumerate(looked_at):
         progress("agreement of the choices", position, len(looked_at))
         network, training = briefly_trained(request.network, subject.ratio, dataset, device)
-        agreements[subject.name] = measure_agreement(network, dataset.train_images.to(device), training)
+        agreements[subject.name] = measure_agreement(network, pool.to(device), training)
     return Profile(
         request=request,
         device=device,
@@ -255,6 +257,12 @@ def run_profile(
         agreement_data=dataset.title,
         traces=traces,
     )
+
+
+def _in_memory(dataset: ImageDataset) -> Tensor:
+    if dataset.symbols or not isinstance(dataset.train_images, Tensor):
+        raise BadInput(f"--data: expected images that fit in memory, got {dataset.title}")
+    return dataset.train_images
 
 
 def _dataset(data: str) -> ImageDataset:

@@ -142,7 +142,7 @@ class DataShape(_Open):
     sha256: Sha256
     train_size: Annotated[Index, Field(ge=2)]
     test_size: Annotated[Index, Field(ge=1)]
-    image: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    image: Annotated[list[Positive], Field(min_length=1, max_length=3)]  # of texts, how many symbols
     classes: Positive
 
 

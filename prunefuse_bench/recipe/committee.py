@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from prunefuse_bench.acquisition import HeadMembers, Members, Needs, Opinions, StoredMembers
+from prunefuse_bench.data.stored import Images
 from prunefuse_bench.inference import prepare
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import generator
@@ -36,7 +37,7 @@ class Question:
 
     Attributes:
         indices: int64 [N], the candidates' positions in the pool.
-        images: uint8 [N, C, H, W], the candidates.
+        images: uint8 [N, C, H, W], the candidates, or images that are read in batches; of texts, uint8 [N, L].
         labeled_images: uint8 [M, C, H, W], what is labeled already; empty if the protocol has nothing of the kind.
         needs: what the acquisition wants to know.
         training: how images are prepared.
@@ -46,8 +47,8 @@ class Question:
     """
 
     indices: Tensor
-    images: Tensor
-    labeled_images: Tensor
+    images: Images
+    labeled_images: Images
     needs: Needs
     training: TrainingRecipe
     generator: torch.Generator

@@ -3,51 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prunefuse_bench.training.schedule import PAPER_SEGMENTS
+from prunefuse_bench.training.schedule import PAPER_IMAGENET_SEGMENTS, PAPER_SEGMENTS, PAPER_TEXT_SEGMENTS
 
 __all__ = ["describe_task", "deviations"]
 
 Settings = Mapping[str, Any]
 """Settings of a cell, as its record has them."""
 
-PAPER_EPOCHS = 181
 PAPER_SEEDS = 3
-PAPER_DATASETS = ("cifar10", "cifar100")
+COMPARED = ("batch_size", "momentum", "weight_decay")
+"""Settings of the training that are compared one by one."""
+PAPER_DATASETS = ("cifar10", "cifar100", "tiny-imagenet-200", "imagenet", "amazon-polarity", "amazon-full")
 PAPER_BUDGETS = {"active_learning": (0.02, 0.1, 0.2, 0.3, 0.4, 0.5), "coreset": (0.25, 0.5)}
 PROTOCOLS = {
     "active_learning": "active learning (Algorithm 1)",
     "coreset": "coreset selection: the selector is trained on the whole pool, scores it and picks once",
 }
-PAPER_TRAINING = {"batch_size": 128, "momentum": 0.9, "weight_decay": 5e-4}
-PAPER_AUGMENTATION = {"crop_padding": 4, "flip": True}
+
+
+@dataclass(frozen=True)
+class PaperTraining:
+    """Section 9.3 for one kind of data; the augmentation is None where the paper states none and none is usual."""
+
+    segments: Sequence[tuple[float, float]]
+    batch_size: int
+    weight_decay: float
+    augmentation: Settings | None
+    momentum: float = 0.9
+
+    @property
+    def epochs(self) -> int:
+        """Of all segments."""
+        return round(sum(length for length, _ in self.segments))
+
+
+CIFAR = PaperTraining(PAPER_SEGMENTS, 128, 5e-4, {"crop_padding": 4, "flip": True})
+IMAGENET = PaperTraining(PAPER_IMAGENET_SEGMENTS, 256, 1e-4, None)
+TEXT = PaperTraining(PAPER_TEXT_SEGMENTS, 128, 1e-4, None)
 
 
 def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Iterator[tuple[str, str]]:
     """(name, value) of what a reader must know to judge the table."""
     task, training = settings["task"], settings["task"]["training"]
     data, schedule = task["dataset"], training["schedule"]
-    channels, height, width = data["image"]
+    paper = _paper_training(data)
+    kind, shape = _samples(data["image"])
     yield (
         "Data",
-        f"{dataset}: {data['train_size']:,} images in the pool, {data['test_size']:,} to test, "
-        f"{width}x{height}x{channels}, {data['classes']} classes (content SHA-256 {data['sha256'][:12]})",
+        f"{dataset}: {data['train_size']:,} {kind} in the pool, {data['test_size']:,} to test, "
+        f"{shape}, {data['classes']} classes (content SHA-256 {data['sha256'][:12]})",
     )
     yield (
         "Training",
-        f"{schedule['epochs']} epochs (the paper: {PAPER_EPOCHS}), at least {schedule['min_steps']} optimisation "
+        f"{schedule['epochs']} epochs (the paper: {paper.epochs}), at least {schedule['min_steps']} optimisation "
         f"steps, batch {training['batch_size']}, {training['precision']}",
     )
     yield "Protocol", PROTOCOLS[settings["protocol"]]
     yield "Seeds", ", ".join(map(str, seeds))
 
 
+def _samples(shape: Sequence[int]) -> tuple[str, str]:
+    """What the samples are, and how large: images are [C, H, W], texts [L]."""
+    if len(shape) == 1:
+        return "texts", f"{shape[0]} characters"
+    channels, height, width = shape
+    return "images", f"{width}x{height}x{channels}"
+
+
+def _paper_training(data: Settings) -> PaperTraining:
+    """How the paper trains on such data; on data that it has not, as on CIFAR."""
+    if len(data["image"]) == 1:
+        return TEXT
+    return IMAGENET if data["name"] in ("tiny-imagenet-200", "imagenet") else CIFAR
+
+
 def deviations(cells: Sequence[Settings]) -> Iterator[str]:
-    """Every difference from the paper's CIFAR experiments (section 9.3) that these cells of one task make."""
+    """Every difference from the paper's experiments on such data (section 9.3) that these cells of one task make."""
     task = cells[0]["task"]
     yield from _data(task, cells[0]["protocol"], {cell["seed"] for cell in cells})
-    yield from _training(task["training"])
+    yield from _training(task["training"], _paper_training(task["dataset"]))
     starts = [cell["recipe"]["target_start"] for cell in cells]
     if temperatures := {f"{s['distillation']['temperature']:g}" for s in starts if s.get("distillation")}:
         yield f"Distillation at temperature {', '.join(sorted(temperatures))}; the paper states none."
@@ -70,21 +107,22 @@ def _data(task: Settings, protocol: str, seeds: set[int]) -> Iterator[str]:
         yield f"Seeds: {len(seeds)} instead of {PAPER_SEEDS}; differences that one seed shows may be chance."
 
 
-def _training(training: Settings) -> Iterator[str]:
+def _training(training: Settings, paper: PaperTraining) -> Iterator[str]:
     schedule = training["schedule"]
-    if schedule["epochs"] != PAPER_EPOCHS:
+    if schedule["epochs"] != paper.epochs:
         yield (
-            f"Schedule: {schedule['epochs']} epochs instead of {PAPER_EPOCHS}. A schedule that is too short favours "
+            f"Schedule: {schedule['epochs']} epochs instead of {paper.epochs}. A schedule that is too short favours "
             "random sampling: hard samples need more steps."
         )
-    if [tuple(segment) for segment in schedule["segments"]] != [tuple(segment) for segment in PAPER_SEGMENTS]:
-        yield f"Learning rates: {_segments(schedule['segments'])} instead of {_segments(PAPER_SEGMENTS)}."
+    if [tuple(segment) for segment in schedule["segments"]] != list(paper.segments):
+        yield f"Learning rates: {_segments(schedule['segments'])} instead of {_segments(paper.segments)}."
     if schedule["min_steps"]:
         yield f"Small labeled sets are passed over more often, for at least {schedule['min_steps']} optimisation steps."
-    for name, value in PAPER_TRAINING.items():
+    for name in COMPARED:
+        value = getattr(paper, name)
         if training[name] != value:
             yield f"{name.replace('_', ' ').capitalize()}: {training[name]:g} instead of {value:g}."
-    if training["augmentation"] != PAPER_AUGMENTATION:
+    if paper.augmentation is not None and training["augmentation"] != paper.augmentation:
         crop, flip = training["augmentation"]["crop_padding"], training["augmentation"]["flip"]
         yield f"Augmentation: crop padding {crop}, flip {'on' if flip else 'off'} instead of 4 and on."
     if training["precision"] != "fp32":

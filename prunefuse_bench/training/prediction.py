@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunefuse_bench.data.stored import Images
 from prunefuse_bench.inference import Prepared, prepare
 from prunefuse_bench.inference.precision import autocast
 from prunefuse_bench.training.trainer import TrainingRecipe
@@ -29,7 +30,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor, training: TrainingRecipe) -> Evaluation:
+def evaluate(network: nn.Module, images: Images, labels: Tensor, training: TrainingRecipe) -> Evaluation:
     """Accuracy and loss over uint8 [N, C, H, W] and int64 [N], clean images, evaluation mode.
 
     In the network's own form and the number format of training: nothing is rewritten for speed where results are made.
@@ -49,7 +50,7 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor, training: Train
 @torch.no_grad()
 def predict(
     network: nn.Module,
-    images: Tensor,
+    images: Images,
     training: TrainingRecipe,
     *,
     features: bool,
@@ -74,7 +75,7 @@ def predict(
 
 def predict_prepared(
     ready: Prepared,
-    images: Tensor,
+    images: Images,
     training: TrainingRecipe,
     *,
     augment: torch.Generator | None = None,

@@ -5,10 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["PAPER_SEGMENTS", "CosineSchedule", "Schedule", "StepSchedule"]
+__all__ = [
+    "PAPER_IMAGENET_SEGMENTS",
+    "PAPER_SEGMENTS",
+    "PAPER_TEXT_SEGMENTS",
+    "CosineSchedule",
+    "Schedule",
+    "StepSchedule",
+]
 
 PAPER_SEGMENTS = ((1.0, 0.01), (90.0, 0.1), (45.0, 0.01), (45.0, 0.001))
 """(epochs, learning rate) of the CIFAR experiments: 181 epochs with a first epoch to warm up."""
+PAPER_IMAGENET_SEGMENTS = (
+    (1.0, 0.0167), (1.0, 0.0333), (1.0, 0.05), (1.0, 0.0667), (1.0, 0.0833),
+    (25.0, 0.1), (30.0, 0.01), (20.0, 0.001), (20.0, 0.0001),
+)  # fmt: skip
+"""Of Tiny-ImageNet-200 and ImageNet-1K: 100 epochs."""
+PAPER_TEXT_SEGMENTS = ((3.0, 0.01), (3.0, 0.005), (3.0, 0.0025), (3.0, 0.00125), (3.0, 0.000625))
+"""Of Amazon Review Polarity and Full: 15 epochs, the learning rate halved every three."""
 
 
 @dataclass(frozen=True)

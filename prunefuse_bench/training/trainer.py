@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation
+from prunefuse_bench.data.stored import Images
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import find_classifier
@@ -71,7 +72,7 @@ class Fit:
 
 def fit(
     network: nn.Module,
-    images: Tensor,
+    images: Images,
     labels: Tensor,
     training: TrainingRecipe,
     generator: torch.Generator,
