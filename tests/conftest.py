@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ import torch
 from flat_images import png
 
 from prunefuse_bench.cli import main
+
+# What tests start is no worker of theirs: pytest-benchmark measures nothing in one.
+os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 TINY = """
 task:

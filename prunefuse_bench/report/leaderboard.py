@@ -172,10 +172,8 @@ def _accounting(results: pandas.DataFrame, stores: list[CellStore]) -> Iterator[
 
 def _standing(results: pandas.DataFrame) -> Iterator[tuple[str, str]]:
     """What the differences between the methods say, and what they could have said."""
-    areas = stats.curve_areas(results)
-    blocks = pandas.Series(list(zip(areas["run"], areas["seed"], strict=True)), index=areas.index)
-    compared = stats.compare(areas.assign(block=blocks).rename(columns={"area": "value"}))
-    pairs, seeds = len(compared.pairs), blocks.nunique()
+    compared = stats.compare_areas(stats.curve_areas(results))
+    pairs, seeds = len(compared.pairs), results["seed"].nunique()
     if not pairs or compared.best is None:
         return
     if compared.smallest_difference is None:

@@ -180,7 +180,7 @@ def read_board(run: Path, key: str) -> Board:
     results["to_target_seconds"] = results["selector_seconds"] + results["target_seconds"]
     results["to_target_flops"] = results["selector_flops"] + results["target_flops"]
     areas = stats.curve_areas(results)
-    comparisons = stats.compare(_blocks(areas))
+    comparisons = stats.compare_areas(areas)
     return Board(
         key=key,
         run=run,
@@ -214,14 +214,6 @@ def readable(text: str) -> str:
 def as_text(data: Any) -> str:
     """Plain data as readable JSON, names in their own script."""
     return readable(json.dumps(data, indent=1, ensure_ascii=False))
-
-
-def _blocks(areas: pandas.DataFrame) -> pandas.DataFrame:
-    """Areas as :func:`prunefuse_bench.stats.compare` wants them: what shares a seed is a pair."""
-    import pandas
-
-    blocks = list(zip(areas["run"], areas["seed"], strict=True))
-    return pandas.DataFrame({"block": blocks, "method": areas["method"], "value": areas["area"]})
 
 
 def _budgets(results: pandas.DataFrame) -> tuple[Budget, ...]:

@@ -3,7 +3,7 @@
 docs/statistics.md says in plain words what each of them means. Accuracy is a share, 0 to 1.
 """
 
-from prunefuse_bench.stats.comparisons import Comparisons, compare
+from prunefuse_bench.stats.comparisons import Comparisons, compare, compare_areas
 from prunefuse_bench.stats.curves import curve_areas
 from prunefuse_bench.stats.estimates import Estimate, estimate, summarise
 from prunefuse_bench.stats.paired import FEWEST_FOR_BOOTSTRAP, FEWEST_FOR_SIGNED_RANKS, holm
@@ -16,6 +16,7 @@ __all__ = [
     "Comparisons",
     "Estimate",
     "compare",
+    "compare_areas",
     "cost_savings",
     "curve_areas",
     "estimate",

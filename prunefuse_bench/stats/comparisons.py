@@ -18,7 +18,7 @@ from prunefuse_bench.stats.ranking import mean_rank_intervals, places, ranks_in_
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Comparisons", "compare"]
+__all__ = ["Comparisons", "compare", "compare_areas"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,6 +100,14 @@ def compare(values: pandas.DataFrame) -> Comparisons:
         ),
         incomplete=tuple(method for method, lacking in zip(methods, missing, strict=True) if lacking),
     )
+
+
+def compare_areas(areas: pandas.DataFrame) -> Comparisons:
+    """Compare methods by what :func:`prunefuse_bench.stats.curve_areas` gave; what shares run and seed is a pair."""
+    import pandas
+
+    blocks = list(zip(areas["run"], areas["seed"], strict=True))
+    return compare(pandas.DataFrame({"block": blocks, "method": areas["method"], "value": areas["area"]}))
 
 
 def _table(values: pandas.DataFrame) -> tuple[list[str], Floats]:
