@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -147,12 +148,8 @@ class Smaller(Proxy):
         return Network(network.to(example_input.device))
 
     def _largest_within_half(self, target: int, classes: int, example_input: Tensor) -> str:
-        sizes = {}
-        for name in _meant_for(example_input):
-            with torch.device("meta"):
-                sizes[name] = count_parameters(
-                    build_model(name, num_classes=classes, in_channels=example_input.shape[1], width=self.width)
-                )
+        channels = example_input.shape[1]
+        sizes = {name: _parameters(name, classes, channels, self.width) for name in _meant_for(example_input)}
         small_enough = {name: size for name, size in sizes.items() if size <= target / 2}
         if not small_enough:
             raise BadInput(
@@ -176,3 +173,9 @@ def _meant_for(example_input: Tensor) -> list[str]:
         if len(entry.example_shape) == len(shape)
     }
     return [name for name, distance in distances.items() if distance == min(distances.values())]
+
+
+@functools.cache
+def _parameters(name: str, classes: int, channels: int, width: float) -> int:
+    with torch.device("meta"):
+        return count_parameters(build_model(name, num_classes=classes, in_channels=channels, width=width))
