@@ -341,19 +341,44 @@ def list_datasets() -> None:
 
 
 @app.command("models")
-def list_models() -> None:
-    """List the target networks, with parameters at 10 classes, dense and pruned by half."""
+def list_models(
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="Instead: every network of the paper, pruned, with counts beside the printed ones."
+        ),
+    ] = False,
+) -> None:
+    """List the target networks, with their parameters at 10 classes.
+
+    Besides them, torchvision:NAME and timm:NAME are the networks that these libraries build.
+    """
     import torch
 
     from prunefuse_bench.models import MODELS, build_model, count_parameters
-    from prunefuse_bench.pruning import prune
 
+    if paper:
+        _print_paper_networks()
+        return
     rows = []
-    for name, entry in MODELS.items():
-        dense = build_model(name, num_classes=10, in_channels=entry.example_shape[0])
-        pruned = prune(dense, torch.zeros(1, *entry.example_shape), 0.5)
-        rows.append((name, f"{count_parameters(dense):,}", f"{count_parameters(pruned.model):,}", entry.summary))
-    _print_table("Target networks", ("model", "parameters", "pruned, p = 0.5", "what it is"), rows)
+    with torch.device("meta"):
+        for name, entry in MODELS.items():
+            network = build_model(name, num_classes=10, in_channels=3)
+            shape = "x".join(map(str, entry.example_shape))
+            rows.append((name, f"{count_parameters(network):,}", shape, entry.summary))
+    _print_table("Target networks", ("model", "parameters", "made for", "what it is"), rows)
+
+
+def _print_paper_networks() -> None:
+    from prunefuse_bench.paper.networks import NETWORKS, RATIOS, count, network_sheet
+
+    counted = []
+    with _LiveView("pruning the paper's networks") as view:
+        for network in NETWORKS:
+            for one in count(network):
+                counted.append(one)
+                view.stage(f"{network.model} for {network.dataset}", len(counted), len(NETWORKS) * len(RATIOS))
+    _print_sheet(network_sheet(counted))
 
 
 @app.command("presets")

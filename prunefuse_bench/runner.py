@@ -194,7 +194,7 @@ def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
 
 
 def _check_kind(task: TaskSpec, dataset: ImageDataset) -> None:
-    reads_text = len(MODELS[task.model.name].example_shape) == 1
+    reads_text = MODELS[task.model.name].reads_text
     if reads_text != bool(dataset.symbols):
         reads, holds = ("texts", "images") if reads_text else ("images", "texts")
         raise BadInput(

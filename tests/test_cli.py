@@ -162,7 +162,7 @@ def test_ones_own_images(
     [
         ("methods", ["random", "al", "prunefuse", "ratio=0.5", "kcenters", "entropy"]),
         ("datasets", ["digits", "cifar10", "cifar100", "fashion-mnist", "image-archive"]),
-        ("models", ["resnet56", "855,770", "215,282"]),
+        ("models", ["resnet56", "855,770", "vit_small_cifar", "21,341,962", "3x32x32", "VDCNN"]),
         ("presets", ["quick", "cifar10-jpeg-short"]),
         ("doctor", ["torch", "core: compiler", "threads"]),
         ("--help", ["run", "report", "doctor", "prunefuse-bench run quick"]),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prunefuse_bench.cost import count_flops
+from prunefuse_bench.errors import BadInput
 from prunefuse_bench.models import MODELS, build_model, count_parameters
 from prunefuse_bench.profiling.traffic import Traffic, count_traffic
 from prunefuse_bench.pruning import prune
@@ -54,9 +55,13 @@ def subjects(name: str, ratios: Sequence[float], proxies: Sequence[str] = SVP_PR
     """The dense network first, then it pruned at each ratio, then those proxies that are smaller than it.
 
     Raises:
-        BadInput: no network has this name, or a ratio is out of range.
+        BadInput: no network has this name or it reads text, or a ratio is out of range.
     """
-    shape = MODELS[name].example_shape
+    entry = MODELS[name]
+    if entry.reads_text:
+        raise BadInput(f"profile: expected a network of images, got {name!r}, which reads text")
+    channels, height, width = entry.example_shape
+    shape = (channels, height, width)
     dense = _build(name, shape)
     found = [_subject(name, "dense", 0.0, dense, shape)]
     for ratio in ratios:

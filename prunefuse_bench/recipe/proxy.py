@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.models import MODELS, build_model, count_parameters, find_classifier
-from prunefuse_bench.pruning import Network, prune
+from prunefuse_bench.pruning import Network, Sparsity, prune
 from prunefuse_bench.randomness import seeded
 from prunefuse_bench.recipe.parts import part_decorator
 from prunefuse_bench.registry import Registry
@@ -34,7 +36,7 @@ class Proxy(ABC):
 
         Args:
             target: the dense network, initial (Algorithm 1, line 2) or trained (line 13).
-            example_input: float [1, C, H, W] to trace it with.
+            example_input: a batch of one to trace it with, float [1, C, H, W] or int64 [1, L].
             seed: determines any draw.
 
         Raises:
@@ -90,15 +92,27 @@ class Pruned(Proxy):
 
     Attributes:
         ratio: share of the channels that is removed, p of the paper.
-        criterion: which channels go, see :func:`prunefuse_bench.prune`.
+        criterion: which channels go, see :data:`prunefuse_bench.pruning.CRITERIA`.
+        sparsity: whether every group of layers loses that share (local) or all together do (global).
+        round_to: numbers of channels that are left are multiples of it.
     """
 
     ratio: Ratio = 0.5
     criterion: str = "magnitude"
+    sparsity: Sparsity = "local"
+    round_to: Annotated[int, Field(ge=1)] = 1
 
     def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
         """A pruned copy of it."""
-        return prune(target, example_input, self.ratio, criterion=self.criterion)
+        return prune(
+            target,
+            example_input,
+            self.ratio,
+            criterion=self.criterion,
+            sparsity=self.sparsity,
+            round_to=self.round_to,
+            seed=seed,
+        )
 
     @property
     def parameters(self) -> str:
@@ -117,8 +131,9 @@ class Smaller(Proxy):
     """A smaller architecture, with initial weights of its own: selection via proxy (Coleman et al. 2020).
 
     Attributes:
-        model: its name; None for the largest registered network with at most half of the target's parameters, which
-            gives the paper's pairs: ResNet-20 for ResNet-56, ResNet-8 for ResNet-20 and for ResNet-14.
+        model: its name; None for the largest registered network with at most half of the target's parameters among
+            those that are meant for such samples, which gives the paper's pairs: ResNet-20 for ResNet-56, ResNet-8 for
+            ResNet-20 and for ResNet-14.
         width: factor on its channels.
     """
 
@@ -128,18 +143,14 @@ class Smaller(Proxy):
     def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
         """Drawn anew; BadInput if no registered network is small enough."""
         classes, channels = find_classifier(target, example_input).out_features, example_input.shape[1]
-        name = self.model or self._largest_within_half(count_parameters(target), classes, channels)
+        name = self.model or self._largest_within_half(count_parameters(target), classes, example_input)
         with seeded(seed, "smaller proxy"):
             network = build_model(name, num_classes=classes, in_channels=channels, width=self.width)
         return Network(network.to(example_input.device))
 
-    def _largest_within_half(self, target: int, classes: int, channels: int) -> str:
-        sizes = {}
-        for name in MODELS:
-            with torch.device("meta"):
-                sizes[name] = count_parameters(
-                    build_model(name, num_classes=classes, in_channels=channels, width=self.width)
-                )
+    def _largest_within_half(self, target: int, classes: int, example_input: Tensor) -> str:
+        channels = example_input.shape[1]
+        sizes = {name: _parameters(name, classes, channels, self.width) for name in _meant_for(example_input)}
         small_enough = {name: size for name, size in sizes.items() if size <= target / 2}
         if not small_enough:
             raise BadInput(
@@ -152,3 +163,20 @@ class Smaller(Proxy):
     def parameters(self) -> str:
         """Of the smaller architecture."""
         return "P_small"
+
+
+def _meant_for(example_input: Tensor) -> list[str]:
+    """Registered networks that take such samples, and of those the ones made for sides nearest to theirs."""
+    shape = example_input.shape[1:]
+    distances = {
+        name: abs(math.log2(entry.example_shape[-1] / shape[-1]))
+        for name, entry in MODELS.items()
+        if len(entry.example_shape) == len(shape)
+    }
+    return [name for name, distance in distances.items() if distance == min(distances.values())]
+
+
+@functools.cache
+def _parameters(name: str, classes: int, channels: int, width: float) -> int:
+    with torch.device("meta"):
+        return count_parameters(build_model(name, num_classes=classes, in_channels=channels, width=width))
