@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,22 @@ def bench_write_page(benchmark: BenchmarkFixture, run: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("what", ["method", "budget"])
 def bench_filter(benchmark: BenchmarkFixture, run: Path, tmp_path: Path, what: str) -> None:
-    """From the change of a field to the next frame with the table changed and the charts in view redrawn."""
+    """From the change of a field to the frame with the table changed, and until the charts in view are redrawn."""
     browser = _browser(tmp_path)
     try:
         browser.set_window_size(1440, 1000)
         browser.get(write_page([run], tmp_path).as_uri())
         values = {"method": ["1", ""], "budget": ["10%", ""]}[what]
-        taken = [browser.execute_async_script(FILTER, what, value) for value in values * 6][2:]
+        taken = [browser.execute_async_script(FILTER, what, value) for value in values * 8][2:]
+        table, charts = zip(*taken, strict=True)
         benchmark.group = GROUP
-        benchmark.extra_info |= {"milliseconds": max(taken), "field": what}
-        # What is timed is the browser's own clock; one call of it is what pytest-benchmark sees.
+        benchmark.extra_info |= {
+            "table_ms": statistics.median(table),
+            "slowest_table_ms": max(table),
+            "charts_ms": statistics.median(charts),
+            "field": what,
+        }
+        # What counts is the browser's own clock; one call, charts and all, is what pytest-benchmark sees.
         benchmark.pedantic(browser.execute_async_script, args=(FILTER, what, values[0]), rounds=3)
     finally:
         browser.quit()
@@ -56,12 +63,16 @@ FILTER = """
 const [what, value, done] = arguments;
 const field = document.getElementById(what);
 document.getElementById("board-1-curves").scrollIntoView({behavior: "instant"});
-requestAnimationFrame(() => requestAnimationFrame(() => {
+requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => {
   const began = performance.now();
+  let table;
+  // Asked for before the page asks for its own: what follows a frame runs in order, so this comes before its charts.
+  requestAnimationFrame(() => setTimeout(() => { table = performance.now() - began; }));
   field.value = value;
   field.dispatchEvent(new Event(what === "method" ? "input" : "change"));
-  requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)));
-}));
+  const settled = () => (__drawing() ? setTimeout(settled, 5) : done([table, performance.now() - began]));
+  requestAnimationFrame(() => setTimeout(() => setTimeout(settled)));
+})));
 """
 
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from prunefuse_bench.config import DatasetSpec
 from prunefuse_bench.data import ImageDataset
@@ -296,8 +298,10 @@ def _sprite(dataset: ImageDataset, indices: NDArray[numpy.int64], colours: int |
     size = max(1, round(width * scale)), max(1, round(height * scale))
     columns, rows = min(COLUMNS, len(indices)), math.ceil(len(indices) / COLUMNS)
     sheet = Image.new("L" if channels == 1 else "RGB", (columns * size[0], rows * size[1]))
-    for tile, index in enumerate(indices.tolist()):
-        pixels = dataset.train_images[index].permute(1, 2, 0).contiguous().numpy()
+    chosen = dataset.train_images[torch.from_numpy(indices)]
+    images = chosen if isinstance(chosen, Tensor) else chosen.read()
+    for tile, image in enumerate(images):
+        pixels = image.permute(1, 2, 0).contiguous().numpy()
         picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
         if scale < 1:
             picture = picture.resize(size, Image.Resampling.LANCZOS)

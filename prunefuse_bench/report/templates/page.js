@@ -357,6 +357,7 @@
   function draw(figure) {
     const board = boards[figure.board];
     if (board.section.hidden) return;
+    figure.stale = false;
     try {
       const { traces, layout, note, hint } = KINDS[figure.kind](board, figure, figure.element);
       const line = document.querySelector(`[data-note="${figure.key}"]`);
@@ -365,7 +366,6 @@
       line.hidden = !line.textContent;
       figure.element.style.minHeight = `${layout.height}px`;
       Plotly.react(figure.element, traces, layoutFor(figure.element, layout), { displayModeBar: false, responsive: true });
-      figure.stale = false;
       window.__drawn.counts[figure.key] = (window.__drawn.counts[figure.key] || 0) + 1;
     } catch (error) {
       window.__drawn.errors.push(`${figure.key}: ${error}`);
@@ -377,11 +377,15 @@
   function drawNext() {
     const next = Object.values(figures).find((figure) => figure.stale && figure.inView && !boards[figure.board].section.hidden);
     if (!next) return;
-    draw(next);
-    waiting = setTimeout(drawNext);
+    try {
+      draw(next);
+    } finally {
+      waiting = setTimeout(drawNext);
+    }
   }
   const drawAll = () => Object.values(figures).filter((figure) => figure.stale).forEach(draw);
   window.__drawAll = drawAll;
+  window.__drawing = () => Object.values(figures).some((figure) => figure.stale && figure.inView && !boards[figure.board].section.hidden);
   function refresh(concerned = () => true) {
     for (const figure of Object.values(figures)) if (concerned(figure)) figure.stale = true;
     clearTimeout(waiting);
@@ -397,8 +401,8 @@
     for (const entry of entries) {
       const figure = figures[entry.target.id];
       figure.inView = entry.isIntersecting;
-      if (figure.inView && figure.stale) draw(figure);
     }
+    setTimeout(drawNext);
   }, { rootMargin: "300px" });
   for (const figure of Object.values(figures)) watcher.observe(figure.element);
 
