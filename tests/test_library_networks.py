@@ -22,7 +22,7 @@ from prunefuse_bench.pruning import prune_further
 
 SIDE = 32
 
-TORCHVISION = ["mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "googlenet", "efficientnet_b0"]
+TORCHVISION = ["mobilenet_v3_small", "regnet_y_400mf", "googlenet", "efficientnet_b0"]
 LARGE = ["vgg11_bn", "densenet121", "convnext_tiny", "vit_b_16?image_size=32"]
 TIMM = ["vit_tiny_patch16_224?img_size=32&depth=2", "convnext_atto"]
 

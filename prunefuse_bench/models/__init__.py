@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from prunefuse_bench.models.entry import ModelEntry
 from prunefuse_bench.models.libraries import is_library_name, library_entry
-from prunefuse_bench.models.mobilenet_v2 import CifarMobileNetV2
-from prunefuse_bench.models.resnet import ResNet, Stem
 from prunefuse_bench.models.resnet_cifar import CifarResNet
 from prunefuse_bench.models.resnet_preactivation import resnet_bottleneck, wide_resnet
 from prunefuse_bench.models.vdcnn import VDCNN, Halving
 from prunefuse_bench.models.vit import VisionTransformer
 from prunefuse_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from prunefuse_bench.models.resnet import Stem
 
 __all__ = ["MODELS", "CifarResNet", "ModelEntry", "build_model", "count_parameters", "find_classifier"]
 
@@ -40,7 +42,18 @@ def _cifar_resnet(depth: int) -> Build:
 
 
 def _resnet(depth: int, stem: Stem) -> Build:
-    return lambda num_classes, in_channels, width: ResNet(depth, stem, num_classes, in_channels, width)
+    def build(num_classes: int, in_channels: int, width: float) -> nn.Module:
+        from prunefuse_bench.models.resnet import ResNet  # torchvision's networks take seconds to import
+
+        return ResNet(depth, stem, num_classes, in_channels, width)
+
+    return build
+
+
+def _mobilenet_v2(num_classes: int, in_channels: int, width: float) -> nn.Module:
+    from prunefuse_bench.models.mobilenet_v2 import CifarMobileNetV2
+
+    return CifarMobileNetV2(num_classes, in_channels, width)
 
 
 def _vdcnn(depth: int, halving: Halving) -> Build:
@@ -76,7 +89,7 @@ for _depth in (18, 50):
     MODELS.add(
         f"resnet{_depth}", ModelEntry(_resnet(_depth, "imagenet"), f"ResNet-{_depth} of ImageNet", (3, 224, 224))
     )
-MODELS.add("mobilenetv2_cifar", ModelEntry(CifarMobileNetV2, "MobileNetV2 that reduces the resolution 8 times"))
+MODELS.add("mobilenetv2_cifar", ModelEntry(_mobilenet_v2, "MobileNetV2 that reduces the resolution 8 times"))
 MODELS.add(
     "vit_small_cifar", ModelEntry(VisionTransformer, "ViT-S: patches of 4x4, 12 blocks of 384 channels, 6 heads")
 )
