@@ -23,7 +23,13 @@ from prunefuse_bench.pruning import CRITERIA, dynamic_schedule, gather, prune_fu
 RATIOS = (0.3, 0.5, 0.8)
 
 NARROW = {"resnet18": 0.125, "resnet50": 0.125, "resnet18_cifar": 0.125, "resnet50_cifar": 0.125}
-NARROW |= {"resnet164": 0.25, "wrn28_10": 0.05, "mobilenetv2_cifar": 0.25, "vit_small_cifar": 0.125}
+NARROW |= {
+    "resnet164": 0.25,
+    "wrn28_10": 0.05,
+    "mobilenetv2_cifar": 0.25,
+    "vit_small_cifar": 0.125,
+    "vit_tiny_cifar": 0.25,
+}
 NARROW |= {"vdcnn9": 0.125, "vdcnn29": 0.125}
 """Widths at which a registered network is pruned in a second; the others are small as they are."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunefuse_bench.data import Augmentation, Normalisation
+from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import CifarResNet
 from prunefuse_bench.randomness import generator as named_generator
 from prunefuse_bench.training import (
@@ -206,3 +207,11 @@ def test_bf16_trains_to_nearly_the_same(images: Tensor, labels: Tensor) -> None:
     assert math.isfinite(result.loss)
     assert model.conv1.weight.dtype == torch.float32
     assert evaluate(model, images, labels, recipe()).accuracy > 0.95
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16", False), ("fp32", True)])
+def test_attention_in_bf16_on_a_processor_is_made_of_matrix_products(precision: Precision, fused: bool) -> None:
+    x = torch.randn(2, 3, 5, 8, requires_grad=True)
+    with autocast(x.device, precision):
+        attended = nn.functional.scaled_dot_product_attention(x, x, x)
+    assert (attended.grad_fn is not None and "FlashAttention" in attended.grad_fn.name()) == fused

@@ -56,6 +56,12 @@ def _mobilenet_v2(num_classes: int, in_channels: int, width: float) -> nn.Module
     return CifarMobileNetV2(num_classes, in_channels, width)
 
 
+def _vit(depth: int, num_heads: int) -> Build:
+    return lambda num_classes, in_channels, width: VisionTransformer(
+        num_classes, in_channels, width, depth=depth, num_heads=num_heads
+    )
+
+
 def _vdcnn(depth: int, halving: Halving) -> Build:
     return lambda num_classes, _, width: VDCNN(depth, num_classes, width, halving)
 
@@ -92,6 +98,10 @@ for _depth in (18, 50):
 MODELS.add("mobilenetv2_cifar", ModelEntry(_mobilenet_v2, "MobileNetV2 that reduces the resolution 8 times"))
 MODELS.add(
     "vit_small_cifar", ModelEntry(VisionTransformer, "ViT-S: patches of 4x4, 12 blocks of 384 channels, 6 heads")
+)
+MODELS.add(
+    "vit_tiny_cifar",
+    ModelEntry(_vit(depth=6, num_heads=3), "A small ViT: patches of 4x4, 6 blocks of 192 channels, 3 heads"),
 )
 MODELS.add(
     "vdcnn9", ModelEntry(_vdcnn(9, "pooling"), "Character-level VDCNN of depth 9, halved by max pooling", (1024,))
