@@ -340,6 +340,21 @@ def list_datasets() -> None:
     _print_table("Data sets", ("dataset", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
 
 
+@app.command("corruptions")
+def list_corruptions() -> None:
+    """List the corruptions of test images that targets can be judged on: names for task.corruptions.names."""
+    from prunefuse_bench.data.corruptions import CIFAR10_C, COMPUTED, COMPUTED_PREFIX
+
+    rows = [("published", "all of those published as CIFAR-10-C (Hendrycks and Dietterich 2019)", "")]
+    rows += [(name, "read from the folder task.corruptions.path", "as published") for name in CIFAR10_C]
+    rows.append(("computed", "all of those that are computed from the data set's own test images; not CIFAR-10-C", ""))
+    for name, (_, strengths) in COMPUTED.items():
+        rows.append(
+            (f"{COMPUTED_PREFIX}{name}", "by torchvision", ", ".join(f"{strength:g}" for strength in strengths))
+        )
+    _print_table("Corruptions of test images", ("corruption", "what it is", "at severities 1 to 5"), rows)
+
+
 @app.command("models")
 def list_models(
     paper: Annotated[
@@ -446,6 +461,8 @@ def _print_leaderboard(board: Leaderboard) -> None:
         for row in board.table[columns].itertuples(index=False):
             table.add_row(*(rich.markup.escape(str(value)) for value in row))
         console.print(table)
+    for measured in board.measurements:
+        _print_sheets(measured.sheets)
     for problem in board.problems:
         console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
 

@@ -22,6 +22,7 @@ from prunefuse_bench.training.schedule import PAPER_SEGMENTS, StepSchedule
 
 __all__ = [
     "AugmentationSpec",
+    "CorruptionsSpec",
     "DatasetSpec",
     "ModelSpec",
     "Suite",
@@ -105,11 +106,35 @@ class AugmentationSpec(_Spec):
     flip: bool | None = None
 
 
+class CorruptionsSpec(_Spec):
+    """Corrupted test images that reported targets are judged on as well (paper, Table 17); nothing is chosen by them.
+
+    ``names``: see ``prunefuse-bench corruptions``; all published or all computed, ``published`` or ``computed`` for all
+    of a kind, none by default. ``path``: the folder with the files of the published ones. ``selector``: judge the
+    selectors of the same rounds too.
+    """
+
+    where = "task.corruptions"
+    names: tuple[str, ...] = ()
+    path: Path | None = None
+    selector: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _settings_need_names(self) -> CorruptionsSpec:
+        if not self.names and (self.path is not None or self.selector):
+            raise BadInput(
+                "task.corruptions.names: expected names of corruptions, got none; "
+                "prunefuse-bench corruptions lists what there is"
+            )
+        return self
+
+
 class TaskSpec(_Spec):
     """Data set, target, training and label budgets.
 
     The first budget is the random start; every later one is reached by one round of selection. Accuracy by epoch is
-    recorded for curves of convergence; nothing is chosen by it.
+    recorded for curves of convergence, corruptions and the decomposition of errors (sections 5 and 9.2) as diagnoses;
+    nothing is chosen by them.
     """
 
     where = "task"
@@ -120,6 +145,8 @@ class TaskSpec(_Spec):
     budgets: Annotated[tuple[Budget, ...], Field(min_length=1)] = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5)
     report: tuple[Budget, ...] | None = None
     accuracy_by_epoch: bool = False
+    corruptions: CorruptionsSpec = CorruptionsSpec()
+    decomposition: bool = False
 
     @pydantic.model_validator(mode="after")
     def _report_known_budgets(self) -> TaskSpec:

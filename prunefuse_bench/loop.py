@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from prunefuse_bench.acquisition import Choice, Needs, Opinions
 from prunefuse_bench.cost import Bill, Ledger, NetworkRates, StageCost, network_rates
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
+from prunefuse_bench.data.corruptions import Corruption
+from prunefuse_bench.decomposition import Decomposition, Gaps, PoolLosses, parameter_distance, sample_losses
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
 from prunefuse_bench.pruning import Network, PruningStep, replay_pruning
@@ -34,6 +37,7 @@ from prunefuse_bench.training import (
     evaluate,
     fit,
 )
+from prunefuse_bench.training.robustness import Robustness, evaluate_corruptions
 
 __all__ = [
     "PROTOCOL_LOOPS",
@@ -70,6 +74,10 @@ class Task:
         device: where it all happens.
         accuracy_by_epoch: whether targets are also judged before training and after every epoch, for curves of
             convergence; nothing is chosen by it.
+        corruptions: of the test images; targets that are reported are judged on them too.
+        corrupted_selector: whether the selectors of those rounds are as well.
+        decomposition: whether the parts of the paper's bound are measured, see :mod:`prunefuse_bench.decomposition`;
+            active learning alone.
     """
 
     dataset: ImageDataset
@@ -80,16 +88,23 @@ class Task:
     report_rounds: frozenset[int]
     device: torch.device
     accuracy_by_epoch: bool = False
+    corruptions: tuple[Corruption, ...] = ()
+    corrupted_selector: bool = False
+    decomposition: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trained network does on the test set, after its last epoch; and on the way, if that was asked for."""
+    """How a trained network does on the test set, after its last epoch.
+
+    And, if that was asked for, on the way, and on corrupted test images.
+    """
 
     evaluation: Evaluation
     fit: Fit
     parameters: int
     accuracy_by_epoch: tuple[float, ...] | None = None
+    robustness: Robustness | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,10 @@ class Round:
         target_outcome: how the target does that was trained on the labeled set; None if this budget is not reported.
         bill: what it cost, stage by stage.
         tied: how many of the query were drawn by lot among equal scores; None for a random start.
+        decomposition: of the networks of this round, if the task asks for it and there is a target.
+        query_gaps: of this round's query, under the networks that ``decomposition`` of the round before is about: its
+            selector chose the query.
+        losses: of the pool under the networks of ``decomposition``, to judge the next query by.
     """
 
     number: int
@@ -115,6 +134,9 @@ class Round:
     target_outcome: Outcome | None
     bill: Bill
     tied: int | None = None
+    decomposition: Decomposition | None = None
+    query_gaps: Gaps | None = None
+    losses: PoolLosses | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +159,15 @@ class SavedSelector:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is needed to go on: the last whole round's number, the queries of all rounds, and the trained selector."""
+    """What is needed to go on: the last whole round's number, the queries of all rounds, and the trained selector.
+
+    And for the decomposition of errors, if the task asks for it, ``losses`` of the last round.
+    """
 
     number: int
     queries: tuple[Tensor, ...]
     selector: SavedSelector | None
+    losses: PoolLosses | None = None
 
 
 class SelectorShelf(Protocol):
@@ -176,6 +202,7 @@ def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Rou
     else:
         labeled = cell.label_again(after.queries)
         selector = cell.restore_selector(after.selector, target, untrained)
+        cell.losses = after.losses
         cell.ledger.close_round()  # what it took to get here is on record already
     for r, k in cell.rounds(after):  # line 5
         opinions = cell.ask(selector, cell.pool.unlabeled, cell.pool.labeled, r)
@@ -239,6 +266,9 @@ class Cell:
             self.example_input = task.training.normalisation.apply(self.pool.images[:1])
         self._refining = StageCost()
         self._evaluated: tuple[Trained, Outcome] | None = None
+        self._judged: tuple[Trained, Robustness] | None = None
+        self._synchronised: Trained | None = None
+        self.losses: PoolLosses | None = None  # of the round before
 
     def new_target(self) -> nn.Module:
         """The dense network with its initial weights, the same for every method of this seed."""
@@ -421,7 +451,10 @@ class Cell:
             )
         if start.trained and selector is not None:
             return selector
-        return self._train(Network(start.network), labeled, number, f"{stage}/train", start)
+        trained = self._train(Network(start.network), labeled, number, f"{stage}/train", start)
+        if stage == "sync":
+            self._synchronised = trained
+        return trained
 
     def close_round(
         self,
@@ -434,12 +467,113 @@ class Cell:
     ) -> Round:
         """Train and evaluate the target if this budget is reported, and evaluate the selector."""
         selector_outcome = self._evaluate(selector, "selector/eval") if selector else None
-        target_outcome = None
+        reported = target_outcome = None
         if number in self.task.report_rounds:
-            trained = self.train_target(target, selector, labeled, number)
-            target_outcome = selector_outcome if trained is selector else self._evaluate(trained, "target/eval")
+            reported = self.train_target(target, selector, labeled, number)
+            target_outcome = selector_outcome if reported is selector else self._evaluate(reported, "target/eval")
+            if self.task.corruptions:
+                assert target_outcome is not None
+                robustness = self._judge_corrupted(reported, "target/corruptions")
+                target_outcome = dataclasses.replace(target_outcome, robustness=robustness)
+                if self.task.corrupted_selector and selector and selector_outcome:
+                    if reported is not selector:
+                        robustness = self._judge_corrupted(selector, "selector/corruptions")
+                    selector_outcome = dataclasses.replace(selector_outcome, robustness=robustness)
+        query_gaps = decomposition = None
+        if self.task.decomposition:
+            query_gaps = self.losses.gaps(query) if self.losses else None
+            decomposition, self.losses = self._decompose(number, target, reported, selector, labeled)
+        self._synchronised = None
         bill = self.ledger.close_round()
-        return Round(number, query, len(labeled), selector, selector_outcome, target_outcome, bill, tied)
+        return Round(
+            number, query, len(labeled), selector, selector_outcome, target_outcome, bill, tied, decomposition,
+            query_gaps, self.losses,
+        )  # fmt: skip
+
+    def _judge_corrupted(self, trained: Trained, stage: str) -> Robustness:
+        """On every corruption and severity; as :meth:`_evaluate`, the coreset protocol's selector once."""
+        if self._judged and self._judged[0] is trained:
+            return self._judged[1]
+        model, sizes = trained.network.model, list[int]()
+        rates = self._rates(model)
+        with self.ledger.stage(stage) as cost:
+            robustness = evaluate_corruptions(
+                model,
+                self.task.corruptions,
+                self.training,
+                self.task.device,
+                functools.partial(self.progress, stage),
+                sizes.append,
+            )
+            cost.samples += sum(sizes)
+            rates.charge_forward(cost, sum(sizes))
+        if stage == "selector/corruptions":
+            self._judged = (trained, robustness)
+        return robustness
+
+    def _decompose(
+        self,
+        number: int,
+        initial: nn.Module,
+        reported: Trained | None,
+        selector: Trained | None,
+        labeled: LabeledSet,
+    ) -> tuple[Decomposition | None, PoolLosses | None]:
+        """The networks of this round against each other, and the losses of the pool under them; None without a target.
+
+        In a synchronised round the target is the one that the selector was pruned from, and a selector is trained from
+        scratch to compare with; in others it is the one that is reported.
+        """
+        target = self._synchronised or reported
+        if target is None:
+            return None, None
+        model, own = target.network.model, selector.network.model if selector else None
+        with self._diagnosing("decomposition"):
+            fresh = None
+            if self._synchronised:
+                fresh = self.train_selector(self.new_selector(initial), labeled, number)
+            losses = self._pool_losses(model)
+            own_losses = losses if own is model else self._pool_losses(own) if own else None
+            both = PoolLosses(losses, own_losses)
+            decomposition = Decomposition(
+                target="synchronised" if self._synchronised else "reported",
+                target_accuracy=self._accuracy(model),
+                selector_accuracy=self._accuracy(own) if own else None,
+                fresh_accuracy=self._accuracy(fresh.network.model) if fresh else None,
+                labeled=both.gaps(labeled.indices),
+                distance=parameter_distance(model, selector.network) if selector else None,
+            )
+        return decomposition, both
+
+    @contextlib.contextmanager
+    def _diagnosing(self, stage: str) -> Iterator[None]:
+        """Within the block every cost is charged to this stage, and no draw is taken from what the run draws."""
+        progress = self.progress
+        devices = [self.task.device] if self.task.device.type == "cuda" else []
+        self.progress = lambda within, done, total: progress(f"{stage}: {within}", done, total)
+        try:
+            with self.ledger.everything_as(stage), torch.random.fork_rng(devices=devices):
+                yield
+        finally:
+            self.progress = progress
+
+    def _pool_losses(self, model: nn.Module) -> Tensor:
+        """Of every sample, with labels that no method was given: for the diagnosis alone."""
+        rates, everything = self._rates(model), self.pool.everything
+        with self.ledger.stage("losses of the pool") as cost:
+            losses = sample_losses(
+                model,
+                everything.images,
+                everything.labels,
+                self.training,
+                functools.partial(self.progress, "losses of the pool"),
+            )
+            cost.samples += len(everything)
+            rates.charge_forward(cost, len(everything))
+        return losses
+
+    def _accuracy(self, model: nn.Module) -> float:
+        return self._test(model, self._rates(model), "accuracy").accuracy
 
     def _train(
         self,

@@ -15,6 +15,7 @@ import torch
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
 from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
+from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
@@ -205,6 +206,10 @@ def _check_kind(task: TaskSpec, dataset: ImageDataset) -> None:
 
 def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:
     spec = suite.task
+    if spec.decomposition and suite.protocol != "active_learning":
+        raise BadInput(
+            f"task.decomposition: expected the protocol active_learning, whose rounds it is about, got {suite.protocol}"
+        )
     counts = spec.label_counts(len(dataset.train_images))
     report = spec.budgets if spec.report is None else spec.report
     return Task(
@@ -224,6 +229,9 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
         report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
         device=device,
         accuracy_by_epoch=spec.accuracy_by_epoch,
+        corruptions=find_corruptions(spec.corruptions.names, dataset, spec.corruptions.path),
+        corrupted_selector=spec.corruptions.selector,
+        decomposition=spec.decomposition,
     )
 
 
@@ -263,8 +271,17 @@ def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
         "training": dataclasses.asdict(task.training),
         "label_counts": list(task.label_counts),
         "report_rounds": sorted(task.report_rounds),
-        # It changes no result, but what is on record: with it or without it are two runs.
+        # They change no result, but what is on record: with them or without them are two runs.
         **({"accuracy_by_epoch": True} if task.accuracy_by_epoch else {}),
+        **({"corruptions": _corruption_settings(task)} if task.corruptions else {}),
+        **({"decomposition": True} if task.decomposition else {}),
+    }
+
+
+def _corruption_settings(task: Task) -> dict[str, Any]:
+    return {
+        "names": {corruption.name: corruption.describe() for corruption in task.corruptions},
+        "selector": task.corrupted_selector,
     }
 
 

@@ -11,10 +11,15 @@ import pytest
 import torch
 
 from prunefuse_bench import load_results
+from prunefuse_bench.config import load_suite
 from prunefuse_bench.cost import Ledger
 from prunefuse_bench.cost.flops import count_flops
+from prunefuse_bench.loop import Cell
 from prunefuse_bench.models import build_model
+from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.records import load_curves
+from prunefuse_bench.runner import plan
+from prunefuse_bench.training import evaluate
 
 RunCli = Callable[..., tuple[int, str, str]]
 NO_CURVE = ("--set", "task.accuracy_by_epoch=false")
@@ -88,3 +93,25 @@ def test_a_stage_that_fails_within_a_stage_is_taken_out_all_the_same() -> None:
         time.sleep(0.01)
     bill = ledger.close_round()
     assert sum(cost.seconds for cost in bill.stages.values()) <= bill.seconds
+
+
+def test_epoch_0_of_a_fused_start_is_the_fused_network_and_its_selector_stands_beside_it(
+    tiny: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    only = ("--set", "recipes=[prunefuse, random]", "--set", "task.budgets=[0.02, 0.05]")
+    assert run_cli("run", tiny, "--out", tmp_path / "run", *CURVE, *only)[0] == 0
+    cell = plan(load_suite(str(tiny), ["recipes=[prunefuse]", "task.budgets=[0.02, 0.05]"]))[0]
+    work = Cell(cell.task, cell.recipe, cell.seed)
+    target = work.new_target()
+    labeled = work.pool.label(work.random_start())
+    selector = work.train_selector(work.new_selector(target), labeled, 0)
+    assert selector is not None
+    start = cell.recipe.target_start.begin(target, selector.network, derive_seed(cell.seed, "rest", 0)).network
+    found = evaluate(start, work.test_images, work.test_labels, cell.task.training).accuracy
+    curves, results = load_curves(tmp_path / "run"), load_results(tmp_path / "run")
+    own = curves[(curves["method"] == "prunefuse") & (curves["labels"] == 29)]
+    assert own["accuracy"].iloc[0] == found
+    assert set(own["selector_accuracy"]) == set(
+        results.loc[(results["method"] == "prunefuse") & (results["labels"] == 29), "selector_accuracy"]
+    )
+    assert curves.loc[curves["method"] == "random", "selector_accuracy"].isna().all()

@@ -200,3 +200,21 @@ def test_what_fails_inside_a_stage_is_charged_all_the_same() -> None:
     assert bill.stages["data"].samples == 3
     assert bill.stages["data"].seconds >= 0.01
     assert ledger.close_round().stages == {}
+
+
+def test_what_only_diagnoses_a_run_is_one_stage_whatever_it_does() -> None:
+    ledger = Ledger(CPU)
+    with ledger.everything_as("decomposition"), ledger.stage("selector/train") as cost:
+        cost.samples += 3
+        with ledger.stage("counting") as counting:
+            counting.flops_forward += 5
+        time.sleep(0.02)
+    with ledger.stage("selector/train") as cost:
+        cost.samples += 1
+    bill = ledger.close_round()
+    assert list(bill.stages) == ["decomposition", "selector/train"]
+    assert bill.stages["decomposition"].samples == 3
+    assert bill.stages["decomposition"].flops_forward == 5
+    assert bill.stages["decomposition"].seconds >= 0.02
+    assert bill.stages["selector/train"].samples == 1
+    assert sum(stage.seconds for stage in bill.stages.values()) <= bill.seconds

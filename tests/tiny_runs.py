@@ -7,7 +7,7 @@ from pathlib import Path
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.runner import PlannedCell, plan, run_cells
 
-__all__ = ["tiny_run"]
+__all__ = ["TINY", "tiny_run"]
 
 TINY = (
     "task.model.width=0.25",
@@ -17,6 +17,7 @@ TINY = (
     "task.accuracy_by_epoch=true",
     "seeds=[0, 1]",
 )
+"""Overrides of the preset quick."""
 
 
 class _Silent:

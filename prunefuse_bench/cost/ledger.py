@@ -97,10 +97,12 @@ class Ledger:
         self._opened = time.perf_counter()
         self._borrowed = 0.0
         self._inner: list[StageCost] = []
+        self._instead: str | None = None
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageCost]:
         """Measure the block; add samples and FLOPs to what it yields."""
+        name = self._instead or name
         cost = StageCost()
         self._inner.append(StageCost())
         self._synchronise()
@@ -120,6 +122,16 @@ class Ledger:
                 self._inner[-1].add(whole)
             cost.peak_memory_bytes, cost.peak_device_bytes = self._memory.end()
             self._add(name, cost)
+
+    @contextlib.contextmanager
+    def everything_as(self, name: str) -> Iterator[None]:
+        """Charge the block, and every stage within it, to the stage ``name``: steps of a run that only diagnose it."""
+        before, self._instead = self._instead, name
+        try:
+            with self.stage(name):
+                yield
+        finally:
+            self._instead = before
 
     def charge(self, name: str, cost: StageCost) -> None:
         """Add what was spent, and measured, elsewhere."""

@@ -7,7 +7,8 @@ of this package, and its accuracies are not those of CIFAR-10-C, also where the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +19,26 @@ from torch import Tensor
 
 from prunefuse_bench.data.dataset import ImageDataset
 from prunefuse_bench.data.stored import Images, StoredImages
-from prunefuse_bench.errors import BadInput
+from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.randomness import seeded
 
-__all__ = ["CIFAR10_C", "COMPUTED", "SEVERITIES", "Corruption", "cifar10_c", "computed_corruptions"]
+__all__ = [
+    "CIFAR10_C",
+    "COMPUTED",
+    "COMPUTED_PREFIX",
+    "SEVERITIES",
+    "TEST_IMAGES",
+    "Corruption",
+    "cifar10_c",
+    "computed_corruptions",
+    "corruption_names",
+    "describe_corruptions",
+    "find_corruptions",
+]
 
 SEVERITIES = 5
+COMPUTED_PREFIX = "computed:"
+"""Begins the names of those that are not published."""
 CIFAR10_C = (
     "brightness",
     "contrast",
@@ -63,13 +78,93 @@ class Corruption:
     Attributes:
         name: as published, or beginning with ``computed:``.
         apply: severity from 1 to 5 -> images uint8 [N, C, H, W] and labels int64 [N], the same at every call.
+        describe: what determines the images besides the data set: the SHA-256 of the files, which are read for it, or
+            the settings at severities 1 to 5.
     """
 
     name: str
     apply: Callable[[int], tuple[Tensor, Tensor]] = field(repr=False)
+    describe: Callable[[], str] = field(repr=False, default=str)
 
 
-def cifar10_c(folder: Path, classes: tuple[str, ...] = CIFAR10_CLASSES) -> list[Corruption]:
+def corruption_names(asked: Sequence[str], channels: int) -> tuple[str, ...]:
+    """The corruptions that these names stand for, each once.
+
+    Args:
+        asked: names of corruptions; ``published`` is all of CIFAR-10-C, ``computed`` all computed ones that change
+            images of so many channels.
+        channels: of an image.
+
+    Raises:
+        BadInput: an unknown name (the nearest are suggested), published and computed ones together, or one of colours
+            for grey images.
+    """
+    computed = {f"{COMPUTED_PREFIX}{name}": name for name in COMPUTED}
+    all_of = {
+        "published": list(CIFAR10_C),
+        "computed": [name for name in computed if channels == 3 or computed[name] not in OF_COLOURS],
+    }
+    names: dict[str, None] = {}
+    for name in asked:
+        if name not in all_of and name not in CIFAR10_C and name not in computed:
+            raise unknown_name("corruption", name, [*CIFAR10_C, *computed, *all_of])
+        if channels != 3 and computed.get(name) in OF_COLOURS:
+            raise BadInput(
+                f"corruption {name!r} changes colours, and these images have {channels} channel; leave it out"
+            )
+        names |= dict.fromkeys(all_of.get(name, [name]))
+    if len({name.startswith(COMPUTED_PREFIX) for name in names}) > 1:
+        raise BadInput(
+            "task.corruptions.names: expected published corruptions or computed ones, got both, and a mean over both "
+            "would be of neither; run the suite twice"
+        )
+    return tuple(names)
+
+
+def describe_corruptions(names: Sequence[str]) -> str:
+    """In words, so that nobody takes the one kind for the other."""
+    kind, known = ("computed", COMPUTED) if names[0].startswith(COMPUTED_PREFIX) else ("CIFAR-10-C", CIFAR10_C)
+    return f"{kind}, {len(names)} of {len(known)} corruptions"
+
+
+def find_corruptions(asked: Sequence[str], dataset: ImageDataset, folder: Path | None) -> tuple[Corruption, ...]:
+    """The corruptions that a task names, with all checked that can be checked before any training.
+
+    Args:
+        asked: as for :func:`corruption_names`; none is allowed.
+        dataset: that the task is about. Computed ones are of its test images, drawn by a seed that is always the same.
+        folder: with the files of the published ones.
+
+    Raises:
+        BadInput: the data set is text, a name cannot be used, the folder is missing or given in vain, its files are not
+            those of CIFAR-10-C, or the data set is not CIFAR-10.
+    """
+    if not asked:
+        return ()
+    if dataset.symbols:
+        raise BadInput(f"{dataset.title}: corruptions are of images, and this data set is text")
+    names = corruption_names(asked, dataset.in_channels)
+    if names[0].startswith(COMPUTED_PREFIX):
+        if folder is not None:
+            raise BadInput("task.corruptions.path: expected none, as computed corruptions are read from no folder")
+        known = {corruption.name: corruption for corruption in computed_corruptions(dataset)}
+        return tuple(known[name] for name in names)
+    if folder is None:
+        raise BadInput(
+            "task.corruptions.path: expected the folder that CIFAR-10-C.tar unpacks to, got none; "
+            "corruptions named computed:... need no files"
+        )
+    shape = tuple(dataset.train_images.shape[1:])
+    if shape != (3, 32, 32):
+        raise BadInput(
+            f"CIFAR-10-C: expected a task of images [3, 32, 32], got {list(shape)}; take computed corruptions"
+        )
+    return tuple(cifar10_c(folder, dataset.classes, names))
+
+
+def cifar10_c(
+    folder: Path, classes: tuple[str, ...] = CIFAR10_CLASSES, names: Sequence[str] = CIFAR10_C
+) -> list[Corruption]:
     """The published corruptions, from the folder that CIFAR-10-C.tar unpacks to: 19 .npy files and labels.npy.
 
     Every file holds the 10,000 test images of CIFAR-10 five times, from severity 1 to 5. It is read when it is needed.
@@ -77,6 +172,7 @@ def cifar10_c(folder: Path, classes: tuple[str, ...] = CIFAR10_CLASSES) -> list[
     Args:
         folder: where the files are.
         classes: of the data set that a network was trained on, in the order of its outputs.
+        names: which of them; the files of others may be missing.
 
     Raises:
         BadInput: a file that is missing or holds something else, or other classes than those of CIFAR-10.
@@ -90,7 +186,7 @@ def cifar10_c(folder: Path, classes: tuple[str, ...] = CIFAR10_CLASSES) -> list[
     if int(labels.max()) >= len(classes):
         raise BadInput(f"{folder / 'labels.npy'}: expected labels from 0 to 9, got {int(labels.max())}")
     hidden_labels = torch.from_numpy(labels.astype(numpy.int64))
-    for name in CIFAR10_C:
+    for name in names:
         _read(folder / f"{name}.npy", (SEVERITIES * TEST_IMAGES, 32, 32, 3))
 
     def apply(name: str, severity: int) -> tuple[Tensor, Tensor]:
@@ -99,7 +195,15 @@ def cifar10_c(folder: Path, classes: tuple[str, ...] = CIFAR10_CLASSES) -> list[
         pixels = torch.from_numpy(numpy.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         return pixels, hidden_labels[rows]
 
-    return [Corruption(name, functools.partial(apply, name)) for name in CIFAR10_C]
+    def describe(name: str) -> str:
+        digest = hashlib.sha256()
+        for file in (folder / f"{name}.npy", folder / "labels.npy"):
+            with file.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    return [Corruption(name, functools.partial(apply, name), functools.partial(describe, name)) for name in names]
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> NDArray[numpy.uint8]:
@@ -134,7 +238,18 @@ def computed_corruptions(dataset: ImageDataset, seed: int = 0) -> list[Corruptio
         return torch.cat(parts), labels
 
     names = [name for name in COMPUTED if images.shape[1] == 3 or name not in OF_COLOURS]
-    return [Corruption(f"computed:{name}", functools.partial(apply, name)) for name in names]
+    return [
+        Corruption(
+            f"{COMPUTED_PREFIX}{name}",
+            functools.partial(apply, name),
+            functools.partial(_describe_strengths, name, seed),
+        )
+        for name in names
+    ]
+
+
+def _describe_strengths(name: str, seed: int) -> str:
+    return f"{', '.join(f'{strength:g}' for strength in COMPUTED[name][1])}; seed {seed}"
 
 
 def _blocks(images: Images) -> Iterator[Tensor]:

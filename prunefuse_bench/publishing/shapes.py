@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import AfterValidator, Field, StringConstraints
 
+from prunefuse_bench.data.corruptions import SEVERITIES
 from prunefuse_bench.publishing.archives import Refused, shown
 from prunefuse_bench.publishing.layout import FORMAT_VERSION
 from prunefuse_bench.records import SCHEMA
@@ -21,10 +22,12 @@ from prunefuse_bench.records.checksums import Record, parse_json, unseal
 
 __all__ = [
     "CellShape",
+    "CorruptionsShape",
     "FailureShape",
     "GridCellShape",
     "ManifestShape",
     "OutcomeShape",
+    "RobustnessShape",
     "RoundShape",
     "SettingsShape",
     "SuiteShape",
@@ -181,6 +184,13 @@ class TrainingShape(_Open):
     precision: Name
 
 
+class CorruptionsShape(_Shape):
+    """``task.corruptions`` of a cell's settings: by name what determines the images."""
+
+    names: Annotated[dict[Name, Name], Field(min_length=1, max_length=100)]
+    selector: bool
+
+
 class TaskShape(_Open):
     """``task`` of a cell's settings."""
 
@@ -190,6 +200,8 @@ class TaskShape(_Open):
     label_counts: Annotated[list[Annotated[Index, Field(ge=2)]], Field(min_length=1, max_length=10_000)]
     report_rounds: Annotated[list[Index], Field(min_length=1, max_length=10_000)]
     accuracy_by_epoch: bool = False
+    corruptions: CorruptionsShape | None = None
+    decomposition: bool = False
 
 
 class PartShape(_Open):
@@ -248,6 +260,17 @@ class FitShape(_Shape):
     loss: Number
 
 
+class RobustnessShape(_Shape):
+    """Accuracies on corrupted test images, at severities 1 to 5."""
+
+    accuracies: Annotated[
+        dict[Name, Annotated[list[Share], Field(min_length=SEVERITIES, max_length=SEVERITIES)]],
+        Field(min_length=1, max_length=100),
+    ]
+    means: Annotated[dict[Name, Share], Field(min_length=1, max_length=100)]
+    mean: Share
+
+
 class OutcomeShape(_Shape):
     """A trained network."""
 
@@ -256,6 +279,33 @@ class OutcomeShape(_Shape):
     parameters: Positive
     fit: FitShape
     accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000)] | None = None
+    corruptions: RobustnessShape | None = None
+
+
+class GapsShape(_Shape):
+    """Differences of mean losses."""
+
+    target: Amount
+    selector: Amount | None
+
+
+class DistanceShape(_Shape):
+    """Of a selector's parameters from a target's."""
+
+    rho: Amount
+    kept: Amount
+    target_norm: Amount
+
+
+class DecompositionShape(_Shape):
+    """The networks of a round against each other."""
+
+    target: Literal["synchronised", "reported"]
+    target_accuracy: Share
+    selector_accuracy: Share | None
+    fresh_accuracy: Share | None
+    labeled: GapsShape
+    distance: DistanceShape | None
 
 
 class StageShape(_Shape):
@@ -327,6 +377,8 @@ class RoundShape(_Shape):
     tied: Whole | None
     query: list[Index]
     environment: EnvironmentShape
+    decomposition: DecompositionShape | None = None
+    query_gaps: GapsShape | None = None
 
 
 class FailureShape(_Shape):

@@ -90,6 +90,8 @@ def _without_path(suite: Mapping[str, Any]) -> dict[str, Any]:
     asked = dict(suite["suite"])
     task = dict(asked.get("task", {}))
     task["dataset"] = {**task.get("dataset", {}), "path": None}
+    if "corruptions" in task:
+        task["corruptions"] = {**task["corruptions"], "path": None}
     return {**suite, "suite": {**asked, "task": task}}
 
 

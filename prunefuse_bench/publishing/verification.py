@@ -12,6 +12,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy
@@ -20,15 +21,18 @@ from numpy.typing import NDArray
 
 from prunefuse_bench.atomic import write_atomically
 from prunefuse_bench.config import Suite, content_hash
+from prunefuse_bench.data.corruptions import COMPUTED_PREFIX, TEST_IMAGES, corruption_names
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.publishing.archives import Archive, Refused, shown
 from prunefuse_bench.publishing.layout import MANIFEST, submission_hash
 from prunefuse_bench.publishing.shapes import (
     CellShape,
+    CorruptionsShape,
     FailureShape,
     GridCellShape,
     ManifestShape,
     OutcomeShape,
+    RobustnessShape,
     RoundShape,
     SettingsShape,
     SuiteShape,
@@ -264,14 +268,17 @@ def _check_settings(suite: SuiteShape, cells: Sequence[_Cell]) -> None:
     try:
         asked = Suite.model_validate(suite.suite)
         counts = asked.task.label_counts(cells[0].settings.task.dataset.train_size)
+        corruptions = corruption_names(asked.task.corruptions.names, cells[0].settings.task.dataset.image[0])
     except (pydantic.ValidationError, BadInput) as error:
         raise Refused(f"suite.json: no suite: {shown(error, 300)}") from None
-    if asked.task.dataset.path is not None:
-        raise Refused("suite.json: suite.task.dataset.path: expected none, got a path of the submitter's machine")
+    for key, path in (("dataset", asked.task.dataset.path), ("corruptions", asked.task.corruptions.path)):
+        if path is not None:
+            raise Refused(f"suite.json: suite.task.{key}.path: expected none, got a path of the submitter's machine")
     settings = cells[0].settings  # of all cells: the task's hash is the same
     task, training = settings.task, settings.task.training
     report = asked.task.budgets if asked.task.report is None else asked.task.report
     width = f", width {task.model.width:g}" if task.model.width != 1 else ""
+    recorded = task.corruptions
     pairs: list[tuple[str, object, object]] = [
         ("protocol", asked.protocol, settings.protocol),
         ("task.dataset.name", asked.task.dataset.name, task.dataset.name),
@@ -286,6 +293,9 @@ def _check_settings(suite: SuiteShape, cells: Sequence[_Cell]) -> None:
         ("task.budgets", counts, task.label_counts),
         ("task.report", sorted({asked.task.budgets.index(budget) for budget in report}), task.report_rounds),
         ("task.accuracy_by_epoch", asked.task.accuracy_by_epoch, task.accuracy_by_epoch),
+        ("task.corruptions.names", sorted(corruptions), sorted(recorded.names) if recorded else []),
+        ("task.corruptions.selector", asked.task.corruptions.selector, bool(recorded and recorded.selector)),
+        ("task.decomposition", asked.task.decomposition, task.decomposition),
         ("the model's name", suite.model, f"{task.model.name}{width}"),
     ]
     chosen = {"crop_padding": training.augmentation.crop_padding, "flip": training.augmentation.flip}
@@ -339,6 +349,10 @@ def _check_round(where: str, record: RoundShape, cell: _Cell, number: int, asked
     for who, outcome in (("selector", record.selector), ("target", record.target)):
         if outcome is not None:
             _check_outcome(f"{where}: {who}", outcome, cell)
+            judged = who == "target" or (reported and task.corruptions is not None and task.corruptions.selector)
+            corruptions = task.corruptions if judged else None
+            _check_robustness(f"{where}: {who}", outcome.corruptions, corruptions, task.dataset.test_size)
+    _check_decomposition(where, record, cell)
     accounted = sum(stage.seconds for stage in record.stages.values()) + record.unaccounted_seconds
     # What another cell has trained is charged on top of the wall-clock; only the coreset protocol shares selectors.
     least, most = record.seconds, math.inf if cell.settings.protocol == "coreset" else record.seconds
@@ -354,6 +368,45 @@ def _check_outcome(where: str, outcome: OutcomeShape, cell: _Cell) -> None:
         right = accuracy * size
         if abs(right - round(right)) > 1e-6:
             raise Refused(f"{where}: accuracy: {accuracy!r} is no whole number of {size} test samples")
+
+
+def _check_robustness(
+    where: str, found: RobustnessShape | None, asked: CorruptionsShape | None, test_size: int
+) -> None:
+    """Every corruption that was asked for and no other, counts of images over their number, and the right means."""
+    names = sorted(asked.names) if asked else []
+    got = sorted(found.accuracies) if found else []
+    if got != names:
+        raise Refused(f"{where}: corruptions: expected {shown(names, 60)}, got {shown(got, 60)}")
+    if found is None:
+        return
+    size = test_size if got[0].startswith(COMPUTED_PREFIX) else TEST_IMAGES
+    for name, accuracies in found.accuracies.items():
+        for accuracy in accuracies:
+            if abs(accuracy * size - round(accuracy * size)) > 1e-6:
+                raise Refused(f"{where}: corruptions: {shown(name)}: {accuracy!r} is no whole number of {size} images")
+    means = {name: fmean(accuracies) for name, accuracies in found.accuracies.items()}
+    if sorted(found.means) != got or any(abs(found.means[name] - mean) > 1e-9 for name, mean in means.items()):
+        raise Refused(f"{where}: corruptions: the means are not those of the accuracies")
+    if abs(found.mean - fmean(means.values())) > 1e-9:
+        raise Refused(f"{where}: corruptions: expected the mean {fmean(means.values()):g}, got {found.mean:g}")
+
+
+def _check_decomposition(where: str, record: RoundShape, cell: _Cell) -> None:
+    """Only where it was asked for; accuracies are counts of test samples, and a norm is the root of its parts."""
+    task, found = cell.settings.task, record.decomposition
+    if not task.decomposition and (found or record.query_gaps):
+        raise Refused(f"{where}: decomposition: it was not asked for")
+    if found is None:
+        return
+    size = task.dataset.test_size
+    for accuracy in (found.target_accuracy, found.selector_accuracy, found.fresh_accuracy):
+        if accuracy is not None and abs(accuracy * size - round(accuracy * size)) > 1e-6:
+            raise Refused(f"{where}: decomposition: {accuracy!r} is no whole number of {size} test samples")
+    if found.distance and found.distance.kept > found.distance.rho * (1 + 1e-9):
+        raise Refused(
+            f"{where}: decomposition: rho: {found.distance.rho:g} is less than its part {found.distance.kept:g}"
+        )
 
 
 def _check_query(where: str, record: RoundShape, pool: int, bought: NDArray[numpy.int64]) -> NDArray[numpy.int64]:

@@ -1,6 +1,8 @@
 """What runs leave behind: one folder per cell, written so that nothing is ever half there."""
 
+from prunefuse_bench.records.corrupted import load_corruptions
 from prunefuse_bench.records.curves import load_curves
+from prunefuse_bench.records.decomposed import load_decomposition
 from prunefuse_bench.records.environment import describe_environment
 from prunefuse_bench.records.results import load_results
 from prunefuse_bench.records.selectors import Shelf
@@ -13,6 +15,8 @@ __all__ = [
     "Shelf",
     "describe_environment",
     "grid_hash",
+    "load_corruptions",
     "load_curves",
+    "load_decomposition",
     "load_results",
 ]

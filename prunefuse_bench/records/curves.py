@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_curves"]
 
-COLUMNS = ("run", "cell", "method", "seed", "labels", "start", "epoch", "accuracy")
+COLUMNS = ("run", "cell", "method", "seed", "labels", "start", "epoch", "accuracy", "selector_accuracy")
 STARTS = {"Fresh": "fresh", "Fused": "fused", "TrainedSelector": "fresh"}
 
 
@@ -25,7 +25,9 @@ def load_curves(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
     Returns:
         One row per target and epoch, none if no run recorded it. Columns: run, cell, method, seed, labels; start (how
         the target began: ``fresh`` or ``fused``, with ``, distilled`` if it learns from its selector too; a part of the
-        user's own by its name); epoch (0 before the first step); accuracy (0 to 1).
+        user's own by its name); epoch (0 before the first step: of a fused start, the fused network before any
+        fine-tuning); accuracy (0 to 1); selector_accuracy, of the trained selector of the same round, the one that a
+        fused target began from (the same in every row of a target; NaN for a method without a selector).
 
     Raises:
         BadInput: not the folder of a run.
@@ -44,8 +46,16 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
         whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
         start = _describe_start(store.settings["recipe"]["target_start"])
         for record in store.read_rounds():
+            selector = (record["selector"] or {}).get("accuracy")
             for epoch, accuracy in enumerate((record["target"] or {}).get("accuracy_by_epoch", ())):
-                yield {**whose, "labels": record["labels"], "start": start, "epoch": epoch, "accuracy": accuracy}
+                yield {
+                    **whose,
+                    "labels": record["labels"],
+                    "start": start,
+                    "epoch": epoch,
+                    "accuracy": accuracy,
+                    "selector_accuracy": selector,
+                }
 
 
 def _describe_start(settings: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from prunefuse_bench.cost.ledger import SELECTOR_STAGES
+from prunefuse_bench.data.corruptions import describe_corruptions
 from prunefuse_bench.records.store import CellStore, RunFolder
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
           which cells of a run share and which is charged to each of them, scoring, and the ranking for this budget);
         - target_seconds: all else that the target of this budget alone needs (its selector's training where it needs
           one, fusion, training);
-        - total_seconds: all stages of the cell up to here, with the targets of all reported budgets and evaluation;
+        - total_seconds: all stages of the cell up to here, with the targets of all reported budgets, evaluation and
+          diagnoses;
         - selector_cpu_seconds, target_cpu_seconds, total_cpu_seconds: of all threads of the process, same stages;
         - selector_flops, target_flops, total_flops: counted on the real graph, two per multiply-add;
         - selector_paper_flops, target_paper_flops, total_paper_flops: by the paper's rule (6 and 2 per parameter, input
@@ -41,7 +43,10 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         - unaccounted_seconds: up to here, in no stage;
         - total_joules: of processor and memory or of the device, or None where the machine cannot tell;
         - peak_memory_bytes: largest resident memory of the process up to here;
-        - epochs, steps: of the target's training.
+        - epochs, steps: of the target's training;
+        - corrupted_accuracy: of the target, mean over all corruptions and severities (:func:`load_corruptions` has
+          each), and corruptions, in words which they are; both None unless ``task.corruptions`` names some. What is
+          computed by this package is not CIFAR-10-C, and the two do not compare.
 
     Raises:
         BadInput: not the folder of a run.
@@ -62,6 +67,7 @@ COLUMNS = (
     "selector_accuracy", "selector_parameters", "target_parameters",
     *(f"{who}_{what}" for what in QUANTITIES for who in ("selector", "target", "total")),
     "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "tied",
+    "corrupted_accuracy", "corruptions",
 )  # fmt: skip
 
 
@@ -121,8 +127,16 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
                 "tied": record["tied"],
+                **_corrupted(target),
             }
         selector_spent = _sum(selector_spent, updating)
+
+
+def _corrupted(target: Mapping[str, Any]) -> dict[str, Any]:
+    found = target.get("corruptions")
+    if found is None:
+        return {"corrupted_accuracy": None, "corruptions": None}
+    return {"corrupted_accuracy": found["mean"], "corruptions": describe_corruptions(list(found["means"]))}
 
 
 Amounts = dict[str, float | None]

@@ -4,6 +4,7 @@
     RUN/cells/ID/cell.json             settings of the cell; ID is their hash
     RUN/cells/ID/round-003.json        one whole round: rows, chosen indices, seconds by stage, environment
     RUN/cells/ID/selector-003.safetensors   the selector after the last whole round
+    RUN/cells/ID/losses-003.safetensors     losses of the pool after it, if the task decomposes errors
     RUN/cells/ID/failure.json          why the cell failed, if it did
     RUN/selectors/                     selectors that cells of the coreset protocol share
 
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import safetensors.torch
 import torch
 
 from prunefuse_bench.atomic import write_atomically, write_json
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost.memory import process_peak_bytes
+from prunefuse_bench.decomposition import PoolLosses
 from prunefuse_bench.errors import BadInput, CellLocked
 from prunefuse_bench.loop import Checkpoint, Outcome, Round
 from prunefuse_bench.records.checksums import Record, read_record, sealed
@@ -132,11 +135,14 @@ class CellStore:
         if round_.selector is not None:
             packed = pack_selector(round_.selector)
             write_atomically(self._selector_file(round_.number), lambda stream: stream.write(packed))
+        if round_.losses is not None:
+            losses = safetensors.torch.save(round_.losses.tensors())
+            write_atomically(self._losses_file(round_.number), lambda stream: stream.write(losses))
         record = {
             "cell": self.folder.name,
             "round": round_.number,
             "labels": round_.labels,
-            "selector": _outcome(round_.selector_outcome),
+            "selector": _with_robustness(round_.selector_outcome),
             "target": _with_curve(round_.target_outcome),
             "seconds": round_.bill.seconds,
             "unaccounted_seconds": round_.bill.unaccounted,
@@ -145,11 +151,13 @@ class CellStore:
             "tied": round_.tied,
             "query": round_.query.tolist(),
             "environment": environment,
+            **_decomposition(round_),
         }
         write_json(self._round_file(round_.number), sealed(record))
         (self.folder / "failure.json").unlink(missing_ok=True)
         if round_.number:
             self._selector_file(round_.number - 1).unlink(missing_ok=True)
+            self._losses_file(round_.number - 1).unlink(missing_ok=True)
 
     def write_failure(self, error: Exception) -> None:
         """Record why the cell cannot go on."""
@@ -187,9 +195,10 @@ class CellStore:
             return None
         queries = tuple(torch.tensor(row["query"], dtype=torch.int64) for row in rounds)
         last, selector = len(rounds) - 1, rounds[-1]["selector"]
+        losses = _read_losses(self._losses_file(last)) if rounds[-1].get("decomposition") else None
         if selector is None:
-            return Checkpoint(last, queries, None)
-        return Checkpoint(last, queries, unpack_selector(self._selector_file(last), Fit(**selector["fit"])))
+            return Checkpoint(last, queries, None, losses)
+        return Checkpoint(last, queries, unpack_selector(self._selector_file(last), Fit(**selector["fit"])), losses)
 
     def _read_round(self, number: int) -> Record:
         file = self._round_file(number)
@@ -210,6 +219,9 @@ class CellStore:
 
     def _selector_file(self, number: int) -> Path:
         return self.folder / f"selector-{number:03d}.safetensors"
+
+    def _losses_file(self, number: int) -> Path:
+        return self.folder / f"losses-{number:03d}.safetensors"
 
 
 class RunFolder:
@@ -295,8 +307,35 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
     }
 
 
-def _with_curve(outcome: Outcome | None) -> dict[str, Any] | None:
+def _with_robustness(outcome: Outcome | None) -> dict[str, Any] | None:
     plain = _outcome(outcome)
+    if plain is not None and outcome is not None and outcome.robustness is not None:
+        found = outcome.robustness
+        plain["corruptions"] = {
+            "accuracies": {name: list(values) for name, values in found.accuracies.items()},
+            "means": {name: found.of(name) for name in found.accuracies},
+            "mean": found.mean,
+        }
+    return plain
+
+
+def _decomposition(round_: Round) -> dict[str, Any]:
+    """Only what there is, so that rounds of other tasks are what they were."""
+    found = {"decomposition": round_.decomposition, "query_gaps": round_.query_gaps}
+    return {name: dataclasses.asdict(value) for name, value in found.items() if value is not None}
+
+
+def _read_losses(file: Path) -> PoolLosses:
+    try:
+        return PoolLosses.of(safetensors.torch.load_file(file))
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise BadInput(
+            f"{file}: expected losses of the pool, but they are not readable ({error}); {_remedy(file)}"
+        ) from None
+
+
+def _with_curve(outcome: Outcome | None) -> dict[str, Any] | None:
+    plain = _with_robustness(outcome)
     if plain is not None and outcome is not None and outcome.accuracy_by_epoch is not None:
         plain["accuracy_by_epoch"] = list(outcome.accuracy_by_epoch)
     return plain

@@ -24,7 +24,7 @@ STAGE_GROUPS: Mapping[str, tuple[str, ...]] = {
     "synchronisation": ("sync/fuse", "sync/train"),
     "fusion": ("fuse",),
     "target: training": ("target/train",),
-    "evaluation": ("selector/eval", "target/eval"),
+    "evaluation": ("selector/eval", "target/eval", "selector/corruptions", "target/corruptions", "decomposition"),
     "data, building, records": (),
 }
 """Stages as the chart shows them; what is in none of the others is in the last."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prunefuse_bench import stats
 from prunefuse_bench.atomic import make_folder, write_atomically
-from prunefuse_bench.records import load_results
+from prunefuse_bench.records import load_corruptions, load_decomposition, load_results
 from prunefuse_bench.report.costs import MachineCosts, Saving
 from prunefuse_bench.report.latex import Cell, Emphasis, PaperTable, latex_table
 from prunefuse_bench.report.numbers import flops, percent, rank, ratio, seconds
@@ -34,7 +34,9 @@ def write_tables(runs: Sequence[Path], out: Path) -> list[Path]:
     - ``leaderboard-accuracy.csv``: run, method, labels, budget, count, expected, mean, deviation, low, high;
     - ``leaderboard-areas.csv``: run, method, seed, area;
     - ``leaderboard-pairs.csv``: every two methods of a run, compared by area: difference, intervals, p;
-    - ``leaderboard-savings.csv``: labels saved against random and cost saved against al.
+    - ``leaderboard-savings.csv``: labels saved against random and cost saved against al;
+    - ``leaderboard-corruptions.csv`` and ``leaderboard-decomposition.csv``, where runs recorded them: see
+      :func:`prunefuse_bench.records.load_corruptions` and :func:`prunefuse_bench.records.load_decomposition`.
 
     Returns:
         The files, in this order.
@@ -204,11 +206,13 @@ def _frames(runs: Sequence[Path], boards: Sequence[Board]) -> Mapping[str, panda
     flops_saved = stats.cost_savings(flops, quantity="to_target_flops").assign(
         quantity="to_target_flops", reference="al"
     )
+    recorded = {"corruptions": load_corruptions(runs), "decomposition": load_decomposition(runs)}
     return {
         "accuracy": accuracy,
         "areas": stats.curve_areas(results),
         "pairs": pandas.concat(pairs, ignore_index=True),
         "savings": pandas.concat([labels_saved, flops_saved], ignore_index=True),
+        **{name: frame for name, frame in recorded.items() if len(frame)},
     }
 
 

@@ -15,6 +15,7 @@ from prunefuse_bench.atomic import make_folder, write_atomically, write_json
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.records import CellStore, RunFolder, load_results
 from prunefuse_bench.report.deviations import describe_task, deviations
+from prunefuse_bench.report.measurements import Measurement, measurements
 
 __all__ = ["Leaderboard", "budget_headings", "read_leaderboard", "write_leaderboard"]
 
@@ -45,6 +46,7 @@ class Leaderboard:
         methods: notes on single methods: what differs from their originals, how much was drawn by lot.
         table: one row per method in order of first appearance, strings ready to print.
         problems: cells that are missing, unfinished or failed, with the reason.
+        measurements: what the task asked for beside the table.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Leaderboard:
     methods: tuple[str, ...]
     table: pandas.DataFrame
     problems: tuple[str, ...]
+    measurements: tuple[Measurement, ...] = ()
 
     def markdown(self) -> str:
         """The table with its facts, for a README or a paper's appendix."""
@@ -60,6 +63,8 @@ class Leaderboard:
         lines += [f"- {name}: {_escape(value)}" for name, value in self.facts]
         lines += ["", _markdown_table(self.table), ""]
         lines += [f"- {note}" for note in NOTES]
+        for one in self.measurements:
+            lines += ["", *(sheet.markdown().rstrip() + "\n" for sheet in (*one.sheets, *one.details))]
         for heading, entries in (
             ("Cells without a result", self.problems),
             ("Differs from the paper", self.deviations),
@@ -130,6 +135,7 @@ def read_leaderboard(run: Path) -> Leaderboard:
             f"{row['method']}, seed {row['seed']}: {row['status']} ({row['reason'] or 'stopped'})"
             for row in problems.to_dict(orient="records")
         ),
+        measurements=tuple(measurements(run, stores[0].settings["task"], results)),
     )
 
 

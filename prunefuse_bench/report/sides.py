@@ -15,6 +15,8 @@ from prunefuse_bench.report.machines import machine_of
 
 __all__ = ["MethodPair", "Side", "SideCell", "read_sides"]
 
+ONLY_RECORDED = ("accuracy_by_epoch", "corruptions", "decomposition")
+"""Settings of a task that change what is on record, and no result."""
 OWN = ("recipe", "seed")
 """Of a cell's settings, those that are its own; all others are shared by the cells of a task."""
 
@@ -79,7 +81,7 @@ class Side:
         """Of the shared settings, those that accuracies depend on: not the device, nor what else is recorded."""
         if self.shared is None:
             return None
-        task = {name: value for name, value in self.shared["task"].items() if name != "accuracy_by_epoch"}
+        task = {name: value for name, value in self.shared["task"].items() if name not in ONLY_RECORDED}
         return {"protocol": self.shared["protocol"], "task": task}
 
     @property

@@ -9,13 +9,11 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from prunefuse_bench.data.corruptions import SEVERITIES, Corruption
+from prunefuse_bench.data.corruptions import COMPUTED_PREFIX, SEVERITIES, Corruption
 from prunefuse_bench.training.prediction import evaluate
 from prunefuse_bench.training.trainer import TrainingRecipe
 
 __all__ = ["Robustness", "evaluate_corruptions"]
-
-COMPUTED = "computed:"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ def evaluate_corruptions(
     training: TrainingRecipe,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    judged: Callable[[int], object] = lambda images: None,
 ) -> Robustness:
     """Accuracy of a network on every corruption and severity.
 
@@ -49,11 +48,12 @@ def evaluate_corruptions(
         training: how images are normalised, and the number format.
         device: where the images go.
         progress: told of (corruptions and severities done, in all).
+        judged: told how many images each of them had.
 
     Raises:
         ValueError: none, or published and computed ones together: their mean would be of neither.
     """
-    kinds = {corruption.name.startswith(COMPUTED) for corruption in corruptions}
+    kinds = {corruption.name.startswith(COMPUTED_PREFIX) for corruption in corruptions}
     if len(kinds) != 1:
         names = ", ".join(corruption.name for corruption in corruptions) or "none"
         raise ValueError(f"expected corruptions that are all published or all computed, got {names}")
@@ -63,6 +63,7 @@ def evaluate_corruptions(
         for severity in range(1, SEVERITIES + 1):
             images, labels = corruption.apply(severity)
             values.append(evaluate(network, images.to(device), labels.to(device), training).accuracy)
+            judged(len(images))
             progress(position * SEVERITIES + severity, len(corruptions) * SEVERITIES)
         accuracies[corruption.name] = tuple(values)
     return Robustness(accuracies)
