@@ -17,6 +17,7 @@ from rich.table import Table
 from prunefuse_bench.errors import BadInput, CannotWrite
 
 if TYPE_CHECKING:
+    from prunefuse_bench.groups import SuiteGroup
     from prunefuse_bench.paper.sheets import Sheet
     from prunefuse_bench.report import Leaderboard
     from prunefuse_bench.report.sheets import Sheet as ReportSheet
@@ -57,36 +58,73 @@ def run(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the suite's: 0-2, or 0,3,5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", metavar="NAME", help="Of a suite with parts, this one. Repeatable.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing: list the cells, their FLOPs and how long they would take.")
+    ] = False,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="With --dry-run: all of it, cell by cell.")
+    ] = None,
     methods_from: MethodsFrom = None,
 ) -> None:
     """Run every method of a suite and print the leaderboard.
 
     Finished cells are kept and not run again, so a suite can be extended: add seeds or methods and run it once more.
+    The parts of a suite that has some are run one after another, each in a folder of its own.
 
     \b
     Examples:
       prunefuse-bench run quick
       prunefuse-bench run quick --seeds 0-4 --set 'recipes=\\[random, al]'
       prunefuse-bench run my-suite.yaml --out runs/mine --resume
+      prunefuse-bench run paper-table2 --part cifar10 --part cifar100 --dry-run
     """
-    from prunefuse_bench.config import load_suite
+    from prunefuse_bench.group_runner import run_group
+    from prunefuse_bench.groups import load_group
     from prunefuse_bench.recipe import load_file
     from prunefuse_bench.report import write_leaderboard, write_page
-    from prunefuse_bench.runner import plan, run_cells
 
     for file in methods_from or ():
         load_file(file)
-    asked = load_suite(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])])
+    asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
+    if dry_run:
+        _print_forecast(asked, json_)
+        return
+    if json_ is not None:
+        raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
     folder = out or Path("runs") / asked.name
     with _LiveView() as view:
-        cells = plan(asked, view.decoding)
-        stores = run_cells(asked, cells, folder, resume=resume, observer=view)
-    for board in write_leaderboard([folder], folder):
+        stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+    folders = [one.folder(folder) for one in asked.parts]
+    for own in folders if len(folders) > 1 else ():
+        write_leaderboard([own], own)
+        write_page([own], own)
+    for board in write_leaderboard(folders, folder):
         _print_leaderboard(board)
-    write_page([folder], folder)
+    write_page(folders, folder)
     _say_written(folder, "leaderboard.html, .md, .csv, .json")
     if any(store.failure for store in stores):
         raise typer.Exit(1)
+
+
+def _print_forecast(group: SuiteGroup, file: Path | None) -> None:
+    from prunefuse_bench.atomic import write_json
+    from prunefuse_bench.forecast import as_data, forecast_part, part_sheet, total_sheet
+
+    forecasts = []
+    with _LiveView("nothing is trained") as view:
+        for done, part in enumerate(group.parts):
+            view.stage(part.suite.name, done, len(group.parts))
+            try:
+                forecasts.append(forecast_part(part.name, part.suite, view.say))
+            except BadInput as error:
+                raise part.explain(error) from error
+    _print_sheets([*map(part_sheet, forecasts), total_sheet(forecasts)])
+    if file is not None:
+        write_json(file, as_data(group.name, forecasts))
+        _say("Written:", str(file))
 
 
 @app.command()
@@ -137,8 +175,10 @@ def report(
 
 def _write_report(runs: list[Path], folder: Path, *, figures: bool) -> None:
     from prunefuse_bench.atomic import write_atomically
+    from prunefuse_bench.records import find_runs
     from prunefuse_bench.report import compare_runs, write_figures, write_leaderboard, write_page, write_tables
 
+    given, runs = runs, find_runs(runs)
     for board in write_leaderboard(runs, folder):
         _print_leaderboard(board)
     written = "leaderboard.html, .md, .csv, .json"
@@ -147,7 +187,7 @@ def _write_report(runs: list[Path], folder: Path, *, figures: bool) -> None:
     if figures:
         with _LiveView("figures for papers") as view:
             files += write_figures(runs, folder, view.figures)
-    if len(runs) == 2:
+    if len(given) == len(runs) == 2:
         comparison = compare_runs(*runs)
         _print_sheets(comparison.sheets)
         page = comparison.markdown().encode()
@@ -230,8 +270,9 @@ def paper(
     methods = []
     if runs:
         from prunefuse_bench.paper.measured import load_methods
+        from prunefuse_bench.records import find_runs
 
-        methods = load_methods(runs)
+        methods = load_methods(find_runs(runs))
     if out is not None:
         from prunefuse_bench.paper.report import write_report
 
@@ -397,11 +438,20 @@ def _print_paper_networks() -> None:
 
 
 @app.command("presets")
-def list_presets() -> None:
+def list_presets(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print docs/presets.md instead: every part of every preset.")
+    ] = False,
+) -> None:
     """List the suites that come with the package."""
-    from prunefuse_bench.config import load_suite, presets
+    from prunefuse_bench.preset_pages import markdown_page, paper_rows, preset_rows
 
-    _print_table("Presets", ("preset", "what it is"), [(name, load_suite(name).description) for name in presets()])
+    if markdown:
+        print(markdown_page(), end="")
+        return
+    _print_table("Presets", ("preset", "what it is"), preset_rows())
+    columns = "preset", "of the paper", "parts", "cells"
+    _print_table("The paper's tables and figures; each also in small, as NAME-small", columns, paper_rows())
 
 
 @app.command()
@@ -538,6 +588,9 @@ class _LiveView:
 
     def stage(self, stage: str, done: int, total: int) -> None:
         self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)
+
+    def say(self, what: str) -> None:
+        self._progress.update(self._cells, description=rich.markup.escape(what))
 
     def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
         name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")

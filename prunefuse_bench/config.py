@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,8 +30,11 @@ __all__ = [
     "TrainingSpec",
     "content_hash",
     "load_suite",
+    "override_setting",
     "parse_seeds",
     "presets",
+    "read_settings",
+    "validate_suite",
 ]
 
 Budget = Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(gt=1)]
@@ -207,7 +210,7 @@ class Suite(_Spec):
 
 
 def presets() -> dict[str, Path]:
-    """The suites that come with the package."""
+    """The suites that come with the package as files; those of the paper's tables are derived from its tables."""
     folder = Path(str(resources.files("prunefuse_bench") / "presets"))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
@@ -221,15 +224,30 @@ def load_suite(preset_or_file: str, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         BadInput: unknown preset or key (the nearest are suggested), or a value that is not allowed.
     """
-    known = presets()
-    if preset_or_file in known:
-        file = known[preset_or_file]
+    settings = read_settings(preset_or_file)
+    for override in overrides:
+        override_setting(settings, override)
+    return validate_suite(settings)
+
+
+def read_settings(preset_or_file: str, known: Iterable[str] = ()) -> dict[str, Any]:
+    """What the YAML of a preset or a file says, its name filled in; nothing is validated yet.
+
+    Args:
+        known: names of presets that are no files; they are suggested, too, if the name is unknown.
+
+    Raises:
+        BadInput: there is no such preset or file, or it is not readable as keys and values.
+    """
+    files = presets()
+    if preset_or_file in files:
+        file = files[preset_or_file]
     elif preset_or_file.endswith((".yaml", ".yml")):
         file = Path(preset_or_file)
         if not file.is_file():
             raise BadInput(f"suite {preset_or_file}: there is no such file")
     else:
-        raise unknown_name("preset", preset_or_file, known)
+        raise unknown_name("preset", preset_or_file, {*files, *known})
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -237,12 +255,15 @@ def load_suite(preset_or_file: str, overrides: Sequence[str] = ()) -> Suite:
     if not isinstance(data, dict):
         raise BadInput(f"suite {file.name}: expected keys and values, got {type(data).__name__}")
     data.setdefault("name", file.stem)
-    for override in overrides:
-        _override(data, override)
-    return _validate(data)
+    return data
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def override_setting(settings: dict[str, Any], override: str) -> None:
+    """Change one setting in place, as ``--set`` states it: ``task.training.epochs=30``.
+
+    Raises:
+        BadInput: it is not ``key=value``, the value is not YAML, or the key goes below something that has no keys.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {override!r}: expected key=value, as in task.training.epochs=30")
@@ -251,7 +272,7 @@ def _override(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise BadInput(f"--set {override!r}: the value is not readable as YAML: {error}") from None
     *path, last = key.split(".")
-    node = data
+    node = settings
     for part in path:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
@@ -260,9 +281,14 @@ def _override(data: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _validate(data: dict[str, Any]) -> Suite:
+def validate_suite(settings: Mapping[str, Any]) -> Suite:
+    """The suite that these settings describe.
+
+    Raises:
+        BadInput: an unknown key (the nearest are suggested), or values that are not allowed, all of them.
+    """
     try:
-        return Suite.model_validate(data)
+        return Suite.model_validate(settings)
     except pydantic.ValidationError as error:
         problems = []
         for problem in error.errors():

@@ -23,7 +23,17 @@ from prunefuse_bench.recipe import ProtocolName, Recipe, resolve_recipe
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
-__all__ = ["Observer", "PlannedCell", "load_images", "plan", "run_cells"]
+__all__ = [
+    "Observer",
+    "PlannedCell",
+    "check_folder",
+    "check_kind",
+    "load_images",
+    "plan",
+    "resolve_device",
+    "resolve_recipes",
+    "run_cells",
+]
 
 
 class Observer(Protocol):
@@ -61,14 +71,11 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
     Raises:
         BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets the pool cannot fill.
     """
-    recipes = [resolve_recipe(entry, suite.protocol) for entry in suite.recipes]
-    labels = [recipe.label for recipe in recipes]
-    if len(set(labels)) != len(labels):
-        raise BadInput(f"recipes: expected each method once, got {', '.join(labels)}; tell variants apart with label")
+    recipes = resolve_recipes(suite)
     MODELS[suite.task.model.name]
-    device = _resolve_device(suite.device)
+    device = resolve_device(suite.device)
     dataset = _load(suite.task, decode_progress)
-    _check_kind(suite.task, dataset)
+    check_kind(suite.task, is_text=bool(dataset.symbols))
     task = _resolve_task(suite, dataset, device)
     _check_recipes(recipes, task)
     shared = {
@@ -101,15 +108,8 @@ def run_cells(
         CellLocked: another process is at work on a cell.
         CannotWrite: records cannot be written.
     """
+    check_folder(cells, out, resume=resume)
     run = RunFolder(out)
-    if not resume:
-        for cell in cells:
-            store = run.open_cell(cell.identity)
-            if store and store.rounds_done and not store.finished and not store.failure:
-                raise BadInput(
-                    f"{out} holds a run that was stopped (cell {cell.identity} has {store.rounds_done} of "
-                    f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
-                )
     make_folder(out)
     run.add_cells(_describe(suite, cells), [_describe_cell(cell) for cell in cells])
     stores = [run.create_cell(cell.settings) for cell in cells]
@@ -120,14 +120,38 @@ def run_cells(
     return stores
 
 
+def check_folder(cells: list[PlannedCell], out: Path, *, resume: bool) -> None:
+    """Refuse a folder in which these cells cannot be run; nothing is written.
+
+    Raises:
+        BadInput: a cell was stopped half-way and ``resume`` is false, or the folder holds a run of another task.
+    """
+    run = RunFolder(out)
+    if (out / "suite.json").exists():
+        run.check_task(_task_hash(cells[0]))
+    if resume:
+        return
+    for cell in cells:
+        store = run.open_cell(cell.identity)
+        if store and store.rounds_done and not store.finished and not store.failure:
+            raise BadInput(
+                f"{out} holds a run that was stopped (cell {cell.identity} has {store.rounds_done} of "
+                f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
+            )
+
+
+def _task_hash(cell: PlannedCell) -> str:
+    """Of all settings that the cells of a run share."""
+    return content_hash({key: value for key, value in cell.settings.items() if key not in ("recipe", "seed")})
+
+
 def _describe(suite: Suite, cells: list[PlannedCell]) -> dict[str, Any]:
-    shared = {key: value for key, value in cells[0].settings.items() if key not in ("recipe", "seed")}
     width = f", width {suite.task.model.width:g}" if suite.task.model.width != 1 else ""
     return {
         "suite": suite.model_dump(mode="json"),
         "dataset": cells[0].task.dataset.title,
         "model": f"{suite.task.model.name}{width}",
-        "task": content_hash(shared),
+        "task": _task_hash(cells[0]),
     }
 
 
@@ -159,7 +183,21 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
     return "finished"
 
 
-def _resolve_device(asked: str) -> torch.device:
+def resolve_recipes(suite: Suite) -> list[Recipe]:
+    """The methods of a suite.
+
+    Raises:
+        BadInput: an unknown method or setting, parts that do not fit, or two methods of one label.
+    """
+    recipes = [resolve_recipe(entry, suite.protocol) for entry in suite.recipes]
+    labels = [recipe.label for recipe in recipes]
+    if len(set(labels)) != len(labels):
+        raise BadInput(f"recipes: expected each method once, got {', '.join(labels)}; tell variants apart with label")
+    return recipes
+
+
+def resolve_device(asked: str) -> torch.device:
+    """The device of ``auto``, ``cpu`` or ``cuda``; BadInput if there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise BadInput("device: expected a CUDA device, but torch finds none; use device=cpu or device=auto")
     return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
@@ -194,9 +232,10 @@ def _load(task: TaskSpec, progress: Callable[[int, int], None]) -> ImageDataset:
     return dataclasses.replace(dataset, augmentation=dataclasses.replace(dataset.augmentation, **chosen))
 
 
-def _check_kind(task: TaskSpec, dataset: ImageDataset) -> None:
+def check_kind(task: TaskSpec, *, is_text: bool) -> None:
+    """BadInput if the network reads texts and the data are images, or the other way round."""
     reads_text = MODELS[task.model.name].reads_text
-    if reads_text != bool(dataset.symbols):
+    if reads_text != is_text:
         reads, holds = ("texts", "images") if reads_text else ("images", "texts")
         raise BadInput(
             f"task.model: {task.model.name!r} reads {reads}, but dataset {task.dataset.name!r} holds {holds}; "
@@ -244,7 +283,7 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         in_channels=task.dataset.in_channels,
         width=task.width,
     )
-    for recipe in recipes:
+    for recipe in {repr(recipe.proxy): recipe for recipe in recipes}.values():  # each proxy once
         try:
             recipe.proxy.start(target, example, seed=0)
         except BadInput:

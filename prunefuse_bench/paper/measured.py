@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas
 
+from prunefuse_bench.paper.names import DATASETS, UNSTATED_NETWORKS, family, registered_network
 from prunefuse_bench.paper.published import UNSTATED, Column, Experiment, Part, PublishedTable, Row
 from prunefuse_bench.records import RunFolder, load_results
 from prunefuse_bench.report.deviations import CIFAR, COMPARED, PAPER_SEEDS
@@ -160,7 +161,7 @@ def _plain(name: str) -> str:
 def _kind_of_experiment(experiment: Experiment) -> dict[str, Any]:
     pruned = experiment.selector == "pruned"
     return {
-        "network": _family(experiment.network),
+        "network": family(registered_network(experiment.network, experiment.dataset)),
         "protocol": experiment.protocol,
         "selector": experiment.selector,
         "ratio": experiment.ratio,
@@ -174,11 +175,6 @@ def _kind_of_experiment(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _family(network: str) -> str:
-    """Networks that differ in their depth alone are of one family: resnet14 and resnet56."""
-    return network.rstrip("0123456789")
-
-
 _SELECTORS = {"Target": "target", "Pruned": "pruned", "Smaller": "smaller"}
 _COMMITTEES = {"OnePass": "one_pass", "MCDropout": "mc_dropout", "Snapshots": "snapshots"}
 
@@ -188,7 +184,7 @@ def _kind_of_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
     recipe = settings["recipe"]
     proxy, committee, start = recipe["proxy"], recipe["committee"]["type"], recipe["target_start"]
     return {
-        "network": _family(settings["task"]["model"]["name"]),
+        "network": family(settings["task"]["model"]["name"]),
         "protocol": settings["protocol"],
         "selector": _SELECTORS.get(proxy["type"], proxy["type"]),
         "ratio": proxy.get("ratio"),
@@ -218,8 +214,11 @@ def _differences(experiment: Experiment, method: MeasuredMethod) -> Iterator[str
     task, recipe = method.settings["task"], method.settings["recipe"]
     yield from _data(experiment, method)
     model = task["model"]
-    if model["name"] != experiment.network or model["width"] != 1:
-        yield f"network {method.model} instead of {experiment.network}"
+    network = registered_network(experiment.network, experiment.dataset)
+    if model["name"] != network or model["width"] != 1:
+        yield f"network {method.model} instead of {network}"
+    elif experiment.network in UNSTATED_NETWORKS:
+        yield f"network {network}; the paper does not say which it is"
     yield from _training(experiment, task["training"])
     yield from _budgets(experiment, task)
     if method.seeds != PAPER_SEEDS:
@@ -231,7 +230,7 @@ def _differences(experiment: Experiment, method: MeasuredMethod) -> Iterator[str
 
 def _data(experiment: Experiment, method: MeasuredMethod) -> Iterator[str]:
     data = method.settings["task"]["dataset"]
-    if _plain(data["name"]) != _plain(experiment.dataset):
+    if data["name"] != DATASETS.get(experiment.dataset):
         yield f"data {method.title} instead of {experiment.dataset}"
     size = PAPER_POOLS.get(experiment.dataset)
     if size is not None and data["train_size"] != size:

@@ -4,6 +4,7 @@ from prunefuse_bench.records.corrupted import load_corruptions
 from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.records.decomposed import load_decomposition
 from prunefuse_bench.records.environment import describe_environment
+from prunefuse_bench.records.groups import find_runs
 from prunefuse_bench.records.results import load_results
 from prunefuse_bench.records.selectors import Shelf
 from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder, grid_hash
@@ -14,6 +15,7 @@ __all__ = [
     "RunFolder",
     "Shelf",
     "describe_environment",
+    "find_runs",
     "grid_hash",
     "load_corruptions",
     "load_curves",

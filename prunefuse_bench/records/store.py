@@ -245,14 +245,19 @@ class RunFolder:
         """
         with filelock.FileLock(self.folder / ".lock"):
             begun = (self.folder / "suite.json").exists()
-            before = self.read_suite() if begun else {"task": suite["task"], "cells": []}
-            if before["task"] != suite["task"]:
-                raise BadInput(
-                    f"{self.folder} holds a run of another task (other data, network, training or budgets), and "
-                    "results of different tasks do not belong in one table: give another folder with --out"
-                )
+            before = self.check_task(suite["task"]) if begun else {"cells": []}
             grid = {cell["id"]: dict(cell) for cell in (*before["cells"], *cells)}
             write_json(self.folder / "suite.json", sealed({"schema": SCHEMA, **suite, "cells": list(grid.values())}))
+
+    def check_task(self, task: str) -> dict[str, Any]:
+        """What :meth:`read_suite` says; BadInput if the run is of another task than the one of this hash."""
+        suite = self.read_suite()
+        if suite["task"] != task:
+            raise BadInput(
+                f"{self.folder} holds a run of another task (other data, network, training or budgets), and "
+                "results of different tasks do not belong in one table: give another folder with --out"
+            )
+        return suite
 
     def read_suite(self) -> dict[str, Any]:
         """What :meth:`add_cells` wrote.

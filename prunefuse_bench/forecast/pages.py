@@ -1,0 +1,155 @@
+"""Forecasts as tables for a person, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prunefuse_bench.cost.ledger import SELECTOR_STAGES
+from prunefuse_bench.forecast.cells import CellForecast, PartForecast
+from prunefuse_bench.report.numbers import flops, seconds
+from prunefuse_bench.report.sheets import NOTHING, Sheet
+
+__all__ = ["NOT_INCLUDED", "as_data", "part_sheet", "total_sheet"]
+
+TARGET_STAGES = ("fuse", "target/train")
+EVALUATION_STAGES = ("selector/eval", "target/eval")
+NOT_INCLUDED = (
+    "Seconds are an estimate: measured on a few batches of random samples, with the machine as busy as it was then, "
+    "times the samples of the schedule. Not included: ranking (FLOPs of matrix products are, where they do not depend "
+    "on the data), reading and decoding data, pruning, fusing, preparing networks for scoring, and records."
+)
+RULE = "FLOPs by the rule are those of the paper's tables, and to be compared with them alone."
+
+
+def part_sheet(part: PartForecast) -> Sheet:
+    """One line for each method; its cells differ in their seed alone, and cost the same."""
+    seeds = part.suite.seeds
+    columns = (
+        "method", "selector", "its parameters", "choosing", "by the rule", "targets", "by the rule", "all", "one cell",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            cell.recipe.label,
+            cell.selector or "none",
+            f"{cell.parameters:,}" if cell.parameters else NOTHING,
+            flops(cell.flops(SELECTOR_STAGES)) + ("+" if cell.uncounted_choice else ""),
+            flops(cell.paper_flops(SELECTOR_STAGES)),
+            flops(cell.flops(TARGET_STAGES)),
+            flops(cell.paper_flops(TARGET_STAGES)),
+            flops(cell.flops()),
+            _time(cell.seconds()),
+        )
+        for cell in part.cells
+        if cell.seed == seeds[0]
+    )
+    title = f"{part.suite.name}: {part.sizes.title}, {_network(part)}"
+    return Sheet(title, columns, rows, tuple(_notes(part)))
+
+
+def total_sheet(parts: Sequence[PartForecast]) -> Sheet:
+    """Cells, FLOPs and seconds of each part and of all."""
+    rows = [
+        (
+            part.name or part.suite.name,
+            str(len(part.cells)),
+            flops(sum(cell.flops() for cell in part.cells)),
+            flops(sum(cell.paper_flops(SELECTOR_STAGES) for cell in part.cells)),
+            _time(part.seconds),
+        )
+        for part in parts
+    ]
+    if len(parts) > 1:
+        cells = [cell for part in parts for cell in part.cells]
+        rows.append(
+            (
+                "all",
+                str(len(cells)),
+                flops(sum(cell.flops() for cell in cells)),
+                flops(sum(cell.paper_flops(SELECTOR_STAGES) for cell in cells)),
+                _time(sum(part.seconds for part in parts)),
+            )
+        )
+    columns = "part", "cells", "counted FLOPs", "choosing, by the rule", "time on this machine"
+    return Sheet("In all", columns, tuple(rows), (NOT_INCLUDED, RULE))
+
+
+def as_data(name: str, parts: Sequence[PartForecast]) -> dict[str, Any]:
+    """Everything, cell by cell and stage by stage."""
+    return {
+        "name": name,
+        "not_included": [NOT_INCLUDED],
+        "seconds": sum(part.seconds for part in parts),
+        "parts": [
+            {
+                "name": part.name,
+                "dataset": part.sizes.title,
+                "published_sizes": part.sizes.published,
+                "train_size": part.sizes.train,
+                "test_size": part.sizes.test,
+                "sample": list(part.sizes.shape),
+                "classes": part.sizes.classes,
+                "model": part.suite.task.model.name,
+                "width": part.suite.task.model.width,
+                "protocol": part.suite.protocol,
+                "label_counts": list(part.label_counts),
+                "seconds": part.seconds,
+                "how": part.how,
+                "cells": [_cell(cell) for cell in part.cells],
+            }
+            for part in parts
+        ],
+    }
+
+
+def _cell(cell: CellForecast) -> dict[str, Any]:
+    return {
+        "method": cell.recipe.label,
+        "seed": cell.seed,
+        "recipe": cell.recipe.settings(),
+        "selector": cell.selector,
+        "selector_parameters": cell.parameters,
+        "seconds": cell.seconds(),
+        "shares_its_selector": cell.shared is not None,
+        "choosing_counted_in_full": not cell.uncounted_choice,
+        "stages": {
+            name: {
+                "samples": cost.samples,
+                "flops_forward": cost.flops_forward,
+                "flops_backward": cost.flops_backward,
+                "paper_flops": cost.paper_flops,
+                "seconds": cost.seconds,
+            }
+            for name, cost in cell.stages.items()
+        },
+    }
+
+
+def _network(part: PartForecast) -> str:
+    model = part.suite.task.model
+    return model.name if model.width == 1 else f"{model.name}, width {model.width:g}"
+
+
+def _notes(part: PartForecast) -> list[str]:
+    sizes, schedule = part.sizes, part.training.schedule
+    whence = "as published" if sizes.published else "as found"
+    shape = "x".join(map(str, sizes.shape))
+    counts = ", ".join(f"{count:,}" for count in part.label_counts)
+    seeds = ", ".join(map(str, part.suite.seeds))
+    notes = [
+        f"{sizes.train:,} samples in the pool, {sizes.test:,} to test, {shape}, {sizes.classes} classes ({whence}); "
+        f"labels: {counts}; {schedule.epochs} epochs, at least {schedule.min_steps} steps; seeds: {seeds}."
+    ]
+    ways: dict[str, list[str]] = {}
+    for network, how in part.how.items():
+        ways.setdefault(how, []).append(network)
+    notes += [f"Seconds of {', '.join(networks)}: {how}." for how, networks in ways.items()]
+    if any(cell.uncounted_choice for cell in part.cells):
+        notes.append("+: and what choosing itself spends, which depends on the data.")
+    if any(cell.shared for cell in part.cells):
+        notes.append("Methods that train the same selector share it: each is charged, the time in all counts it once.")
+    return notes
+
+
+def _time(value: float) -> str:
+    return f"{value / 86400:.3g} days" if value >= 3 * 86400 else seconds(value)
