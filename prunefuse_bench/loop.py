@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from prunefuse_bench.acquisition import Choice, Needs, Opinions
 from prunefuse_bench.cost import Bill, Ledger, NetworkRates, StageCost, network_rates
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
+from prunefuse_bench.dynamic_pruning import DynamicPruning
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
-from prunefuse_bench.pruning import Network, PruningStep, replay_pruning
+from prunefuse_bench.pruning import Network, PrunedNetwork, PruningStep, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
 from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained
 from prunefuse_bench.training import (
@@ -41,6 +42,7 @@ __all__ = [
     "Checkpoint",
     "Outcome",
     "Progress",
+    "Removed",
     "Round",
     "SavedSelector",
     "SelectorShelf",
@@ -83,13 +85,35 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """How much of the dense network a pruned selector has lost.
+
+    Attributes:
+        ratio: the share of the channels that was asked for; None if that is not on record.
+        channels: output channels of all layers with weights but the classifier, before and after.
+        parameters: before and after.
+        forward_flops: of one sample, counted, before and after.
+    """
+
+    ratio: float | None
+    channels: tuple[int, int]
+    parameters: tuple[int, int]
+    forward_flops: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """How a trained network does on the test set, after its last epoch; and on the way, if that was asked for."""
+    """How a trained network does on the test set, after its last epoch; and on the way, if that was asked for.
+
+    Attributes:
+        removed: how much pruning took from it, if it is a pruned selector.
+    """
 
     evaluation: Evaluation
     fit: Fit
     parameters: int
     accuracy_by_epoch: tuple[float, ...] | None = None
+    removed: Removed | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class SavedSelector:
     Attributes:
         state: its parameters and buffers.
         history: the pruning steps that made its structure; None if it was not pruned.
+        ratio: the share of the channels that they were asked to remove, if it is known.
         fit: the training run that made it.
         snapshots, training_history: what its training left behind, see :class:`prunefuse_bench.recipe.Trained`.
     """
@@ -133,6 +158,7 @@ class SavedSelector:
     fit: Fit
     snapshots: tuple[Mapping[str, Tensor], ...] = ()
     training_history: History | None = None
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +264,7 @@ class Cell:
             self.test_labels = task.dataset.test_labels.to(task.device)
             self.example_input = task.training.normalisation.apply(self.pool.images[:1])
         self._refining = StageCost()
+        self._dense_rates: NetworkRates | None = None
         self._evaluated: tuple[Trained, Outcome] | None = None
 
     def new_target(self) -> nn.Module:
@@ -255,6 +282,7 @@ class Cell:
         """The selector before its training, or None if the recipe needs none."""
         if not self.recipe.uses_selector:
             return None
+        self._dense_rates = self._rates(target)
         with self.ledger.stage("prune"):
             return self.recipe.proxy.start(target, self.example_input, derive_seed(self.seed, "proxy"))
 
@@ -277,7 +305,8 @@ class Cell:
             return None
         network = untrained
         if saved.history is not None:
-            network = replay_pruning(target, self.example_input, saved.history)
+            replayed = replay_pruning(target, self.example_input, saved.history)
+            network = dataclasses.replace(replayed, extent=dataclasses.replace(replayed.extent, ratio=saved.ratio))
         model = copy.deepcopy(network.model)
         model.to(memory_format=torch.channels_last)  # as training leaves it
         model.load_state_dict(dict(saved.state))
@@ -459,6 +488,8 @@ class Cell:
         if record_history:
             observers.append(history)
         rates = self._rates(model)
+        structures = [(0, rates)]  # after how many epochs the network got it, and what a sample costs in it
+        pruning = self._dynamic_pruning(network, structures) if is_selector else None
         teacher_rates = self._rates(start.teacher) if start and start.teacher else None
         curve = EpochRecorder(lambda trained: self._test(trained, rates, "target/eval").accuracy)
         if self.task.accuracy_by_epoch and self._becomes_target(stage, number):
@@ -474,18 +505,34 @@ class Cell:
                 distillation=start.distillation if start else None,
                 head_dropout=committee.head_dropout if is_selector else 0.0,
                 observers=observers,
+                remaking=pruning,
                 progress=functools.partial(self.progress, stage),
             )
             cost.samples += result.samples
-            rates.charge_training(cost, result.samples)
+            ends = [*(epochs for epochs, _ in structures[1:]), result.epochs]
+            for (begin, of_structure), end in zip(structures, ends, strict=True):
+                of_structure.charge_training(cost, result.samples * (end - begin) // result.epochs)
             if teacher_rates:
                 teacher_rates.charge_forward(cost, result.samples)
         return Trained(
-            dataclasses.replace(network, model=model),
+            pruning.network if pruning else dataclasses.replace(network, model=model),
             result,
             tuple(snapshots.snapshots),
             history.history() if record_history else None,
             tuple(curve.values) or None,
+        )
+
+    def _dynamic_pruning(self, start: Network, structures: list[tuple[int, NetworkRates]]) -> DynamicPruning | None:
+        """What prunes the selector while it trains, if anything does; adds the structures that it makes."""
+        if not self.recipe.proxy.pruning_steps_to_come or not isinstance(start, PrunedNetwork):
+            return None
+        return DynamicPruning(
+            self.recipe.proxy,
+            start,
+            self.example_input,
+            derive_seed(self.seed, "proxy"),
+            measured=lambda: self.ledger.stage("prune"),
+            remade=lambda network, epochs: structures.append((epochs, self._rates(network))),
         )
 
     def _becomes_target(self, stage: str, number: int) -> bool:
@@ -513,10 +560,18 @@ class Cell:
         evaluation = self._test(model, self._rates(model), stage)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
-        outcome = Outcome(evaluation, trained.fit, count_parameters(model), trained.accuracy_by_epoch)
+        removed = self._removed(trained.network) if stage == "selector/eval" else None
+        outcome = Outcome(evaluation, trained.fit, count_parameters(model), trained.accuracy_by_epoch, removed)
         if stage == "selector/eval":
             self._evaluated = (trained, outcome)
         return outcome
+
+    def _removed(self, selector: Network) -> Removed | None:
+        if not isinstance(selector, PrunedNetwork) or self._dense_rates is None:
+            return None
+        extent = selector.extent
+        flops = self._dense_rates.flops.forward, self._rates(selector.model).flops.forward
+        return Removed(extent.ratio, extent.channels, extent.parameters, flops)
 
 
 PROTOCOL_LOOPS: dict[ProtocolName, Callable[[Cell, Checkpoint | None], Iterator[Round]]] = {

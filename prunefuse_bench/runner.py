@@ -18,7 +18,8 @@ from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, sub
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
-from prunefuse_bench.recipe import ProtocolName, Recipe, resolve_recipe
+from prunefuse_bench.pruning import PrunedNetwork
+from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
@@ -237,8 +238,12 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         width=task.width,
     )
     for recipe in recipes:
+        check_training(recipe, own.apply(task.training) if (own := recipe.own_training) else task.training)
         try:
-            recipe.proxy.start(target, example, seed=0)
+            selector = recipe.proxy.start(target, example, seed=0)
+            if recipe.proxy.pruning_steps_to_come and isinstance(selector, PrunedNetwork):
+                _, ratio = recipe.proxy.pruning_steps_to_come[-1]
+                recipe.proxy.prune_step(target, selector, example, ratio, seed=0)
         except BadInput:
             raise
         except Exception as error:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas
 
 from prunefuse_bench.paper.published import UNSTATED, Column, Experiment, Part, PublishedTable, Row
+from prunefuse_bench.pruning import DYNAMIC_EPOCHS, DYNAMIC_STEPS
 from prunefuse_bench.records import RunFolder, load_results
 from prunefuse_bench.report.deviations import CIFAR, COMPARED, PAPER_SEEDS
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS
@@ -193,7 +194,7 @@ def _kind_of_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
         "selector": _SELECTORS.get(proxy["type"], proxy["type"]),
         "ratio": proxy.get("ratio"),
         "criterion": proxy.get("criterion"),
-        "pruning": "static",
+        "pruning": proxy.get("pruning", "static"),
         "committee": _COMMITTEES.get(committee, committee),
         "acquisition": recipe["acquisition"],
         "sync_every": recipe["sync_every"],
@@ -284,6 +285,7 @@ def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
     if experiment.selector == "smaller" and proxy["model"] != experiment.selector_network:
         chosen = proxy["model"] or "the largest network of at most half the target's parameters"
         yield f"proxy {chosen}; the paper's is {experiment.selector_network}"
+    yield from _pruning(proxy)
     if committee["type"] == "MCDropout":
         yield f"{committee['passes_of_head']} dropout passes through the classifier; the paper states no number"
     if committee["type"] == "Snapshots" and committee["count"] != PAPER_SNAPSHOTS:
@@ -294,3 +296,14 @@ def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
         yield f"distillation at temperature {start['distillation']['temperature']:g}; the paper states none"
     if recipe["sync_every"]:
         yield "fine-tuning at a synchronisation takes the whole schedule; the paper's costs fit 110 epochs"
+
+
+def _pruning(proxy: Mapping[str, Any]) -> Iterator[str]:
+    """The paper's dynamic pruning is five steps in 20 epochs; whether sparsity is local it does not state."""
+    steps, epochs = proxy.get("pruning_steps", DYNAMIC_STEPS), proxy.get("pruning_epochs", DYNAMIC_EPOCHS)
+    if (steps, epochs) != (DYNAMIC_STEPS, DYNAMIC_EPOCHS):
+        yield f"{steps} steps of pruning in {epochs} epochs instead of {DYNAMIC_STEPS} in {DYNAMIC_EPOCHS}"
+    if proxy.get("sparsity", "local") != "local":
+        yield f"{proxy['sparsity']} sparsity; the paper's parameter counts are those of local sparsity"
+    if proxy.get("round_to", 1) != 1:
+        yield f"channels rounded to multiples of {proxy['round_to']}"

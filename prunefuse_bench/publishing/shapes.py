@@ -248,6 +248,23 @@ class FitShape(_Shape):
     loss: Number
 
 
+class RemovedShape(_Shape):
+    """What pruning took from a selector: before and after."""
+
+    ratio: Annotated[float, Field(ge=0, lt=1)] | None
+    channels: Annotated[list[Whole], Field(min_length=2, max_length=2)]
+    parameters: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    forward_flops: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+    @pydantic.model_validator(mode="after")
+    def _only_remove(self) -> RemovedShape:
+        for name in ("channels", "parameters", "forward_flops"):
+            before, after = getattr(self, name)
+            if not 0 < after <= before:
+                raise ValueError(f"{name}: expected no more after than before and some left, got {before} and {after}")
+        return self
+
+
 class OutcomeShape(_Shape):
     """A trained network."""
 
@@ -256,6 +273,7 @@ class OutcomeShape(_Shape):
     parameters: Positive
     fit: FitShape
     accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000)] | None = None
+    removed: RemovedShape | None = None
 
 
 class StageShape(_Shape):

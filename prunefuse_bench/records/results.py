@@ -41,7 +41,11 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         - unaccounted_seconds: up to here, in no stage;
         - total_joules: of processor and memory or of the device, or None where the machine cannot tell;
         - peak_memory_bytes: largest resident memory of the process up to here;
-        - epochs, steps: of the target's training.
+        - epochs, steps: of the target's training;
+        - pruning_ratio, pruning_ratio_reached: the share of the channels that was to be removed from a pruned selector,
+          and the share that was; pruning_parameters_before, pruning_parameters_after, pruning_flops_before,
+          pruning_flops_after: parameters, and counted FLOPs of one sample's forward pass, of the network before and
+          after. None for other selectors.
 
     Raises:
         BadInput: not the folder of a run.
@@ -62,6 +66,8 @@ COLUMNS = (
     "selector_accuracy", "selector_parameters", "target_parameters",
     *(f"{who}_{what}" for what in QUANTITIES for who in ("selector", "target", "total")),
     "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "tied",
+    "pruning_ratio", "pruning_ratio_reached", "pruning_parameters_before", "pruning_parameters_after",
+    "pruning_flops_before", "pruning_flops_after",
 )  # fmt: skip
 
 
@@ -121,8 +127,22 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
                 "tied": record["tied"],
+                **_removed((selector or {}).get("removed")),
             }
         selector_spent = _sum(selector_spent, updating)
+
+
+def _removed(removed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What pruning took from the selector, in columns."""
+    if removed is None:
+        return {}
+    before, after = removed["channels"]
+    return {
+        "pruning_ratio": removed["ratio"],
+        "pruning_ratio_reached": 1 - after / before,
+        **dict(zip(("pruning_parameters_before", "pruning_parameters_after"), removed["parameters"], strict=True)),
+        **dict(zip(("pruning_flops_before", "pruning_flops_after"), removed["forward_flops"], strict=True)),
+    }
 
 
 Amounts = dict[str, float | None]

@@ -292,6 +292,7 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
         "loss": outcome.evaluation.loss,
         "parameters": outcome.parameters,
         "fit": dataclasses.asdict(outcome.fit),
+        **({"removed": dataclasses.asdict(outcome.removed)} if outcome.removed else {}),
     }
 
 

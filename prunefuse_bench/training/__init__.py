@@ -10,6 +10,7 @@ from prunefuse_bench.training.observer import (
     TrainingObserver,
 )
 from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
+from prunefuse_bench.training.remaking import Remade, Remaking
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
 from prunefuse_bench.training.trainer import Diverged, Fit, OptimizerName, TrainingRecipe, fit
 
@@ -24,6 +25,8 @@ __all__ = [
     "HistoryRecorder",
     "OptimizerName",
     "Precision",
+    "Remade",
+    "Remaking",
     "Schedule",
     "SnapshotRecorder",
     "StepSchedule",

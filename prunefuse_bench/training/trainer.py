@@ -24,6 +24,7 @@ from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.training.batch_norm import fast_batch_norms
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
+from prunefuse_bench.training.remaking import Remaking, carry_over
 from prunefuse_bench.training.schedule import Schedule
 from prunefuse_bench.training.strided import safe_strided_convolutions
 
@@ -81,6 +82,7 @@ def fit(
     distillation: Distillation | None = None,
     head_dropout: float = 0.0,
     observers: Sequence[TrainingObserver] = (),
+    remaking: Remaking | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fit:
     """Train ``network`` in place; it is left in evaluation mode.
@@ -93,6 +95,9 @@ def fit(
         head_dropout: share of the classifier's inputs that are dropped in every batch; the order of the batches and
             the augmentation are those of a training without.
         observers: told of every batch, step and epoch; they change nothing.
+        remaking: gives another network to go on with after some of the epochs, and keeps it; ``network`` is then left
+            as it was when the first took its place. Batches and learning rates go on as they would, and so does the
+            momentum of the entries that are left.
         progress: told of (epochs done, epochs in all).
 
     Raises:
@@ -111,11 +116,10 @@ def fit(
     step = 0
     mean_loss = math.nan
     example = training.normalisation.apply(images[:1])
-    with (
-        fast_batch_norms(network),
-        safe_strided_convolutions(network),
-        _dropout_before_classifier(network, example, head_dropout, generator),
-    ):
+    # From a stream of their own, so that whatever else the generator decides stays what it is without dropout.
+    masks = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "head dropout"))
+    with contextlib.ExitStack() as structure:  # what holds for one structure of the network
+        structure.enter_context(_made_ready(network, example, head_dropout, masks))
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator).to(device)
             draws = training.augmentation.draw(count, generator, device)
@@ -142,6 +146,13 @@ def fit(
             for observer in observers:
                 observer.passed(network, epoch + 1)
             progress(epoch + 1, epochs)
+            if remaking and epoch + 1 in remaking.epochs:
+                structure.close()
+                remade = remaking(network.eval(), epoch + 1)
+                before, network = network, remade.network.to(memory_format=torch.channels_last).train()
+                known, optimizer = optimizer, _optimizer(network, training)
+                carry_over(known, before, optimizer, remade)
+                structure.enter_context(_made_ready(network, example, head_dropout, masks))
     network.eval()
     return Fit(epochs=epochs, steps=step, samples=epochs * count, loss=mean_loss)
 
@@ -157,18 +168,29 @@ def _optimizer(network: nn.Module, training: TrainingRecipe) -> torch.optim.Opti
 
 
 @contextlib.contextmanager
+def _made_ready(
+    network: nn.Module, example_input: Tensor, head_dropout: float, masks: torch.Generator
+) -> Iterator[None]:
+    """Within the block, the network trains as it should: fast, safely, and with dropout if asked for."""
+    with (
+        fast_batch_norms(network),
+        safe_strided_convolutions(network),
+        _dropout_before_classifier(network, example_input, head_dropout, masks),
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def _dropout_before_classifier(
-    network: nn.Module, example_input: Tensor, rate: float, generator: torch.Generator
+    network: nn.Module, example_input: Tensor, rate: float, masks: torch.Generator
 ) -> Iterator[None]:
     """Within the block, the classifier's input goes through dropout while the network is in training mode.
 
-    A hook and not a layer, so that the network keeps its structure and the names of its tensors. The masks come from a
-    stream of their own, so that whatever else ``generator`` decides stays what it is without dropout.
+    A hook and not a layer, so that the network keeps its structure and the names of its tensors.
     """
     if not rate:
         yield
         return
-    masks = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "head dropout"))
 
     def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if not network.training:
