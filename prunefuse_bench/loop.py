@@ -21,7 +21,7 @@ from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
 from prunefuse_bench.pruning import Network, PrunedNetwork, PruningStep, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
-from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained
+from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained, selector_training, training_of
 from prunefuse_bench.training import (
     Diverged,
     EpochRecorder,
@@ -255,8 +255,7 @@ class Cell:
         shelf: SelectorShelf | None = None,
     ) -> None:
         self.task, self.recipe, self.seed, self.progress, self.shelf = task, recipe, seed, progress, shelf
-        own = recipe.own_training
-        self.training = own.apply(task.training) if own else task.training
+        self.training = training_of(recipe, task.training)
         self.ledger = Ledger(task.device)
         with self.ledger.stage("data"):
             self.pool = Pool(task.dataset.train_images, task.dataset.train_labels, task.device)
@@ -436,7 +435,7 @@ class Cell:
             "proxy": self.recipe.settings()["proxy"],
             "head_dropout": committee.head_dropout,
             "snapshot_times": list(committee.snapshot_times),
-            "training": dataclasses.asdict(self.training),
+            "training": selector_training(self.recipe, self.training).settings(),
             "seed": self.seed,
         }
 
@@ -482,9 +481,12 @@ class Cell:
     ) -> Trained:
         model, is_selector = copy.deepcopy(network.model), stage == "selector/train"
         committee = self.recipe.committee
+        training = selector_training(self.recipe, self.training) if is_selector else self.training
         snapshots = SnapshotRecorder(committee.snapshot_times if is_selector else ())
         history = HistoryRecorder()
         observers: list[TrainingObserver] = [snapshots]
+        # Of samples that are held out there is none; methods that need it do not hold out any.
+        record_history = record_history and (training.stopping is None or training.stopping.patience is None)
         if record_history:
             observers.append(history)
         rates = self._rates(model)
@@ -499,7 +501,7 @@ class Cell:
                 model,
                 labeled.images,
                 labeled.labels,
-                self.training,
+                training,
                 generator(self.seed, "training", number),
                 teacher=start.teacher if start else None,
                 distillation=start.distillation if start else None,
@@ -508,10 +510,12 @@ class Cell:
                 remaking=pruning,
                 progress=functools.partial(self.progress, stage),
             )
-            cost.samples += result.samples
+            cost.samples += result.samples + result.judged
             ends = [*(epochs for epochs, _ in structures[1:]), result.epochs]
             for (begin, of_structure), end in zip(structures, ends, strict=True):
                 of_structure.charge_training(cost, result.samples * (end - begin) // result.epochs)
+                if result.judged:
+                    of_structure.charge_forward(cost, result.judged * (end - begin) // result.epochs)
             if teacher_rates:
                 teacher_rates.charge_forward(cost, result.samples)
         return Trained(

@@ -19,7 +19,7 @@ from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
-from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe
+from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
@@ -220,6 +220,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
             augmentation=dataset.augmentation,
             normalisation=dataset.normalisation,
             precision=resolve_precision(suite.precision, device),
+            stopping=spec.training.stopping,
         ),
         label_counts=tuple(counts),
         report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
@@ -238,7 +239,7 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         width=task.width,
     )
     for recipe in recipes:
-        check_training(recipe, own.apply(task.training) if (own := recipe.own_training) else task.training)
+        check_training(recipe, training_of(recipe, task.training), min(task.label_counts))
         try:
             selector = recipe.proxy.start(target, example, seed=0)
             if recipe.proxy.pruning_steps_to_come and isinstance(selector, PrunedNetwork):
@@ -265,7 +266,7 @@ def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
             "classes": len(task.dataset.classes),
         },
         "model": spec.model.model_dump(),
-        "training": dataclasses.asdict(task.training),
+        "training": task.training.settings(),
         "label_counts": list(task.label_counts),
         "report_rounds": sorted(task.report_rounds),
         # It changes no result, but what is on record: with it or without it are two runs.

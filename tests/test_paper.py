@@ -493,6 +493,18 @@ def test_pruning_and_criterion_tell_rows_apart(pruning: str, criterion: str, syn
     assert rows_beside("28", measured(method)) == expected
 
 
+def test_a_run_that_stops_as_table_24_does_differs_in_nothing() -> None:
+    stopping = {"after": 110, "patience": None, "holdout": 0.1, "selectors": False}
+    method = measured("prunefuse", **{"task.training.stopping": stopping})
+    whole, stopped = (of_row[0] for of_row in measured_lines(part("24", "CIFAR-10"), [method])[:2])
+    said = "stopped after 110 epochs instead of not stopped early"
+    assert set(whole.differences) - set(stopped.differences) == {said}
+    assert all("epochs" not in difference for difference in stopped.differences)
+    shrunk = measured("prunefuse", **{"task.training.schedule.epochs": 110})
+    line = measured_lines(part("24", "CIFAR-10"), [shrunk])[1][0]
+    assert {"110 epochs instead of 181", "not stopped early instead of stopped after 110 epochs"} <= {*line.differences}
+
+
 def test_other_ways_of_pruning_are_said_beside_the_figure() -> None:
     method = {"method": "prunefuse", "pruning": "dynamic", "pruning_epochs": 6, "sparsity": "global", "round_to": 8}
     lines = [line for of_row in measured_lines(part("28", "CIFAR-10"), [measured(method)]) for line in of_row]

@@ -227,7 +227,7 @@ def _differences(experiment: Experiment, method: MeasuredMethod) -> Iterator[str
         yield f"{method.seeds} seed{'s' if method.seeds > 1 else ''} instead of {PAPER_SEEDS}"
     if recipe["own_training"]:
         yield "the method's own training (preset faithful) instead of the shared one"
-    yield from _parts(experiment, recipe)
+    yield from _parts(experiment, recipe, stops_early=bool(task["training"].get("stopping")))
 
 
 def _data(experiment: Experiment, method: MeasuredMethod) -> Iterator[str]:
@@ -246,6 +246,7 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
     schedule = training["schedule"]
     if schedule["epochs"] != experiment.epochs:
         yield f"{schedule['epochs']} epochs instead of {experiment.epochs}"
+    yield from _stopping(experiment, training.get("stopping"))
     if schedule["min_steps"]:
         yield f"at least {schedule['min_steps']} optimisation steps for small labeled sets"
     if training["precision"] != "fp32":
@@ -261,6 +262,19 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
             yield f"{name.replace('_', ' ')} {training[name]:g} instead of {value:g}"
     if training["augmentation"] != CIFAR.augmentation:
         yield "other augmentation"
+
+
+def _stopping(experiment: Experiment, stopping: Mapping[str, Any] | None) -> Iterator[str]:
+    """The paper stops the target's training (Table 24); whether the selector's too it does not say."""
+    after = stopping["after"] if stopping else None
+    if after != experiment.stop_after:
+        words = [f"stopped after {epochs} epochs" if epochs else "not stopped early" for epochs in
+                 (after, experiment.stop_after)]  # fmt: skip
+        yield " instead of ".join(words)
+    if stopping and stopping["patience"]:
+        yield f"stopped at a plateau of {stopping['patience']} epochs"
+    if stopping and stopping["selectors"]:
+        yield "selectors are stopped early too"
 
 
 def _budgets(experiment: Experiment, task: Mapping[str, Any]) -> Iterator[str]:
@@ -280,7 +294,7 @@ def _budgets(experiment: Experiment, task: Mapping[str, Any]) -> Iterator[str]:
         yield f"budgets {', '.join(f'{100 * share:.3g}%' for share in shares)}, so other steps from a start of {start}"
 
 
-def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
+def _parts(experiment: Experiment, recipe: Mapping[str, Any], *, stops_early: bool) -> Iterator[str]:
     proxy, committee, start = recipe["proxy"], recipe["committee"], recipe["target_start"]
     if experiment.selector == "smaller" and proxy["model"] != experiment.selector_network:
         chosen = proxy["model"] or "the largest network of at most half the target's parameters"
@@ -294,7 +308,7 @@ def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
         yield "scores augmented images"
     if start.get("distillation"):
         yield f"distillation at temperature {start['distillation']['temperature']:g}; the paper states none"
-    if recipe["sync_every"]:
+    if recipe["sync_every"] and not stops_early:
         yield "fine-tuning at a synchronisation takes the whole schedule; the paper's costs fit 110 epochs"
 
 

@@ -170,6 +170,15 @@ class AugmentationShape(_Open):
     flip: bool
 
 
+class StoppingShape(_Open):
+    """``task.training.stopping`` of a cell's settings."""
+
+    after: Positive | None
+    patience: Positive | None
+    holdout: Annotated[float, Field(gt=0, le=0.5)]
+    selectors: bool
+
+
 class TrainingShape(_Open):
     """``task.training`` of a cell's settings."""
 
@@ -179,6 +188,7 @@ class TrainingShape(_Open):
     weight_decay: Amount
     augmentation: AugmentationShape
     precision: Name
+    stopping: StoppingShape | None = None
 
 
 class TaskShape(_Open):
@@ -246,6 +256,8 @@ class FitShape(_Shape):
     steps: Whole
     samples: Whole
     loss: Number
+    stopped: Literal["stop_after", "plateau"] | None = None
+    judged: Whole = 0
 
 
 class RemovedShape(_Shape):

@@ -9,7 +9,7 @@ from prunefuse_bench.recipe.committee import (
     Snapshots,
     committee,
 )
-from prunefuse_bench.recipe.fitting import check_training
+from prunefuse_bench.recipe.fitting import check_training, selector_training, training_of
 from prunefuse_bench.recipe.method import Method, load_file, load_outside_parts, method, methods, resolve_recipe
 from prunefuse_bench.recipe.own_training import OwnTraining
 from prunefuse_bench.recipe.parts import PartEntry, make_part, part_parameters
@@ -62,5 +62,7 @@ __all__ = [
     "part_parameters",
     "proxy",
     "resolve_recipe",
+    "selector_training",
     "target_start",
+    "training_of",
 ]

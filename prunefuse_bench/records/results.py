@@ -41,7 +41,8 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         - unaccounted_seconds: up to here, in no stage;
         - total_joules: of processor and memory or of the device, or None where the machine cannot tell;
         - peak_memory_bytes: largest resident memory of the process up to here;
-        - epochs, steps: of the target's training;
+        - epochs, steps: of the target's training, as many as were run; stopped: why it ended before its schedule
+          (``stop_after`` or ``plateau``), None if it did not;
         - pruning_ratio, pruning_ratio_reached: the share of the channels that was to be removed from a pruned selector,
           and the share that was; pruning_parameters_before, pruning_parameters_after, pruning_flops_before,
           pruning_flops_after: parameters, and counted FLOPs of one sample's forward pass, of the network before and
@@ -65,7 +66,7 @@ COLUMNS = (
     "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
     "selector_accuracy", "selector_parameters", "target_parameters",
     *(f"{who}_{what}" for what in QUANTITIES for who in ("selector", "target", "total")),
-    "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "tied",
+    "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "stopped", "tied",
     "pruning_ratio", "pruning_ratio_reached", "pruning_parameters_before", "pruning_parameters_after",
     "pruning_flops_before", "pruning_flops_after",
 )  # fmt: skip
@@ -126,6 +127,7 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "peak_memory_bytes": record["peak_memory_bytes"],
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
+                "stopped": target["fit"].get("stopped"),
                 "tied": record["tied"],
                 **_removed((selector or {}).get("removed")),
             }

@@ -12,12 +12,14 @@ from prunefuse_bench.training.observer import (
 from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
 from prunefuse_bench.training.remaking import Remade, Remaking
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
+from prunefuse_bench.training.stopping import EarlyStopping, StopReason
 from prunefuse_bench.training.trainer import Diverged, Fit, OptimizerName, TrainingRecipe, fit
 
 __all__ = [
     "CosineSchedule",
     "Distillation",
     "Diverged",
+    "EarlyStopping",
     "EpochRecorder",
     "Evaluation",
     "Fit",
@@ -30,6 +32,7 @@ __all__ = [
     "Schedule",
     "SnapshotRecorder",
     "StepSchedule",
+    "StopReason",
     "TrainingObserver",
     "TrainingRecipe",
     "distillation_loss",
