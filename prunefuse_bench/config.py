@@ -19,12 +19,14 @@ from pydantic import Field
 
 from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS, StepSchedule
+from prunefuse_bench.training.stopping import EarlyStopping
 
 __all__ = [
     "AugmentationSpec",
     "CorruptionsSpec",
     "DatasetSpec",
     "ModelSpec",
+    "PlateauSpec",
     "Suite",
     "TaskSpec",
     "TrainingSpec",
@@ -84,8 +86,19 @@ class ModelSpec(_Spec):
     width: Annotated[float, Field(gt=0, le=64)] = 1.0
 
 
+class PlateauSpec(_Spec):
+    """Stop when the accuracy on held-out labeled samples has not risen for ``patience`` epochs; None for never."""
+
+    where = "task.training.plateau"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+
+
 class TrainingSpec(_Spec):
-    """How networks are trained; defaults as in section 9.3 of the paper."""
+    """How networks are trained; defaults as in section 9.3 of the paper.
+
+    Early stopping is that of section 9.10: of targets, and of selectors too with ``stop_selectors``.
+    """
 
     where = "task.training"
     epochs: Annotated[int, Field(ge=1)] = 181
@@ -94,6 +107,29 @@ class TrainingSpec(_Spec):
     batch_size: Annotated[int, Field(ge=2)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    stop_after: Annotated[int, Field(ge=1)] | None = None
+    plateau: PlateauSpec = PlateauSpec()
+    stop_selectors: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _stop_early(self) -> TrainingSpec:
+        if self.stop_after is not None and self.stop_after >= self.epochs:
+            raise BadInput(
+                f"task.training.stop_after: expected fewer than the {self.epochs} epochs of the schedule, "
+                f"got {self.stop_after}; leave it out to run the whole schedule"
+            )
+        if self.plateau.patience is None and self.plateau.holdout != PlateauSpec().holdout:
+            raise BadInput("task.training.plateau.holdout: expected a patience with it, got none; nothing is held out")
+        if self.stop_selectors and self.stopping is None:
+            raise BadInput("task.training.stop_selectors: expected stop_after or plateau.patience with it, got neither")
+        return self
+
+    @property
+    def stopping(self) -> EarlyStopping | None:
+        """When to stop before the schedule ends."""
+        if self.stop_after is None and self.plateau.patience is None:
+            return None
+        return EarlyStopping(self.stop_after, self.plateau.patience, self.plateau.holdout, self.stop_selectors)
 
     @property
     def schedule(self) -> StepSchedule:

@@ -19,11 +19,12 @@ from prunefuse_bench.cost import Bill, Ledger, NetworkRates, StageCost, network_
 from prunefuse_bench.data import ImageDataset, LabeledSet, Pool
 from prunefuse_bench.data.corruptions import Corruption
 from prunefuse_bench.decomposition import Decomposition, Gaps, PoolLosses, parameter_distance, sample_losses
+from prunefuse_bench.dynamic_pruning import DynamicPruning
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.models import build_model, count_parameters
-from prunefuse_bench.pruning import Network, PruningStep, replay_pruning
+from prunefuse_bench.pruning import Network, PrunedNetwork, PruningStep, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
-from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained
+from prunefuse_bench.recipe import ProtocolName, Question, Recipe, Start, Trained, selector_training, training_of
 from prunefuse_bench.training import (
     Diverged,
     EpochRecorder,
@@ -45,6 +46,7 @@ __all__ = [
     "Checkpoint",
     "Outcome",
     "Progress",
+    "Removed",
     "Round",
     "SavedSelector",
     "SelectorShelf",
@@ -94,10 +96,30 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """How much of the dense network a pruned selector has lost.
+
+    Attributes:
+        ratio: the share of the channels that was asked for; None if that is not on record.
+        channels: output channels of all layers with weights but the classifier, before and after.
+        parameters: before and after.
+        forward_flops: of one sample, counted, before and after.
+    """
+
+    ratio: float | None
+    channels: tuple[int, int]
+    parameters: tuple[int, int]
+    forward_flops: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a trained network does on the test set, after its last epoch.
 
     And, if that was asked for, on the way, and on corrupted test images.
+
+    Attributes:
+        removed: how much pruning took from it, if it is a pruned selector.
     """
 
     evaluation: Evaluation
@@ -105,6 +127,7 @@ class Outcome:
     parameters: int
     accuracy_by_epoch: tuple[float, ...] | None = None
     robustness: Robustness | None = None
+    removed: Removed | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +169,7 @@ class SavedSelector:
     Attributes:
         state: its parameters and buffers.
         history: the pruning steps that made its structure; None if it was not pruned.
+        ratio: the share of the channels that they were asked to remove, if it is known.
         fit: the training run that made it.
         snapshots, training_history: what its training left behind, see :class:`prunefuse_bench.recipe.Trained`.
     """
@@ -155,6 +179,7 @@ class SavedSelector:
     fit: Fit
     snapshots: tuple[Mapping[str, Tensor], ...] = ()
     training_history: History | None = None
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -256,8 +281,7 @@ class Cell:
         shelf: SelectorShelf | None = None,
     ) -> None:
         self.task, self.recipe, self.seed, self.progress, self.shelf = task, recipe, seed, progress, shelf
-        own = recipe.own_training
-        self.training = own.apply(task.training) if own else task.training
+        self.training = training_of(recipe, task.training)
         self.ledger = Ledger(task.device)
         with self.ledger.stage("data"):
             self.pool = Pool(task.dataset.train_images, task.dataset.train_labels, task.device)
@@ -265,6 +289,7 @@ class Cell:
             self.test_labels = task.dataset.test_labels.to(task.device)
             self.example_input = task.training.normalisation.apply(self.pool.images[:1])
         self._refining = StageCost()
+        self._dense_rates: NetworkRates | None = None
         self._evaluated: tuple[Trained, Outcome] | None = None
         self._judged: tuple[Trained, Robustness] | None = None
         self._synchronised: Trained | None = None
@@ -285,6 +310,7 @@ class Cell:
         """The selector before its training, or None if the recipe needs none."""
         if not self.recipe.uses_selector:
             return None
+        self._dense_rates = self._rates(target)
         with self.ledger.stage("prune"):
             return self.recipe.proxy.start(target, self.example_input, derive_seed(self.seed, "proxy"))
 
@@ -307,7 +333,8 @@ class Cell:
             return None
         network = untrained
         if saved.history is not None:
-            network = replay_pruning(target, self.example_input, saved.history)
+            replayed = replay_pruning(target, self.example_input, saved.history)
+            network = dataclasses.replace(replayed, extent=dataclasses.replace(replayed.extent, ratio=saved.ratio))
         model = copy.deepcopy(network.model)
         model.to(memory_format=torch.channels_last)  # as training leaves it
         model.load_state_dict(dict(saved.state))
@@ -437,7 +464,7 @@ class Cell:
             "proxy": self.recipe.settings()["proxy"],
             "head_dropout": committee.head_dropout,
             "snapshot_times": list(committee.snapshot_times),
-            "training": dataclasses.asdict(self.training),
+            "training": selector_training(self.recipe, self.training).settings(),
             "seed": self.seed,
         }
 
@@ -587,12 +614,17 @@ class Cell:
     ) -> Trained:
         model, is_selector = copy.deepcopy(network.model), stage == "selector/train"
         committee = self.recipe.committee
+        training = selector_training(self.recipe, self.training) if is_selector else self.training
         snapshots = SnapshotRecorder(committee.snapshot_times if is_selector else ())
         history = HistoryRecorder()
         observers: list[TrainingObserver] = [snapshots]
+        # Of samples that are held out there is none; methods that need it do not hold out any.
+        record_history = record_history and (training.stopping is None or training.stopping.patience is None)
         if record_history:
             observers.append(history)
         rates = self._rates(model)
+        structures = [(0, rates)]  # after how many epochs the network got it, and what a sample costs in it
+        pruning = self._dynamic_pruning(network, structures) if is_selector else None
         teacher_rates = self._rates(start.teacher) if start and start.teacher else None
         curve = EpochRecorder(lambda trained: self._test(trained, rates, "target/eval").accuracy)
         if self.task.accuracy_by_epoch and self._becomes_target(stage, number):
@@ -602,24 +634,42 @@ class Cell:
                 model,
                 labeled.images,
                 labeled.labels,
-                self.training,
+                training,
                 generator(self.seed, "training", number),
                 teacher=start.teacher if start else None,
                 distillation=start.distillation if start else None,
                 head_dropout=committee.head_dropout if is_selector else 0.0,
                 observers=observers,
+                remaking=pruning,
                 progress=functools.partial(self.progress, stage),
             )
-            cost.samples += result.samples
-            rates.charge_training(cost, result.samples)
+            cost.samples += result.samples + result.judged
+            ends = [*(epochs for epochs, _ in structures[1:]), result.epochs]
+            for (begin, of_structure), end in zip(structures, ends, strict=True):
+                of_structure.charge_training(cost, result.samples * (end - begin) // result.epochs)
+                if result.judged:
+                    of_structure.charge_forward(cost, result.judged * (end - begin) // result.epochs)
             if teacher_rates:
                 teacher_rates.charge_forward(cost, result.samples)
         return Trained(
-            dataclasses.replace(network, model=model),
+            pruning.network if pruning else dataclasses.replace(network, model=model),
             result,
             tuple(snapshots.snapshots),
             history.history() if record_history else None,
             tuple(curve.values) or None,
+        )
+
+    def _dynamic_pruning(self, start: Network, structures: list[tuple[int, NetworkRates]]) -> DynamicPruning | None:
+        """What prunes the selector while it trains, if anything does; adds the structures that it makes."""
+        if not self.recipe.proxy.pruning_steps_to_come or not isinstance(start, PrunedNetwork):
+            return None
+        return DynamicPruning(
+            self.recipe.proxy,
+            start,
+            self.example_input,
+            derive_seed(self.seed, "proxy"),
+            measured=lambda: self.ledger.stage("prune"),
+            remade=lambda network, epochs: structures.append((epochs, self._rates(network))),
         )
 
     def _becomes_target(self, stage: str, number: int) -> bool:
@@ -647,10 +697,18 @@ class Cell:
         evaluation = self._test(model, self._rates(model), stage)
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"training diverged: {stage}: the test loss is {evaluation.loss} after the last epoch")
-        outcome = Outcome(evaluation, trained.fit, count_parameters(model), trained.accuracy_by_epoch)
+        removed = self._removed(trained.network) if stage == "selector/eval" else None
+        outcome = Outcome(evaluation, trained.fit, count_parameters(model), trained.accuracy_by_epoch, removed=removed)
         if stage == "selector/eval":
             self._evaluated = (trained, outcome)
         return outcome
+
+    def _removed(self, selector: Network) -> Removed | None:
+        if not isinstance(selector, PrunedNetwork) or self._dense_rates is None:
+            return None
+        extent = selector.extent
+        flops = self._dense_rates.flops.forward, self._rates(selector.model).flops.forward
+        return Removed(extent.ratio, extent.channels, extent.parameters, flops)
 
 
 PROTOCOL_LOOPS: dict[ProtocolName, Callable[[Cell, Checkpoint | None], Iterator[Round]]] = {

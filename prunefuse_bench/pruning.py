@@ -37,6 +37,7 @@ __all__ = [
     "PruningStep",
     "Sparsity",
     "dynamic_schedule",
+    "entries_kept",
     "gather",
     "prune",
     "prune_further",
@@ -173,7 +174,8 @@ def prune_further(
     """Prune a pruned network, trained since, until the share ``ratio`` of the *dense* network's channels is gone.
 
     For dynamic pruning, in the midst of training: call it with each ratio of :func:`dynamic_schedule` and go on with
-    the new network and a new optimizer, for its parameters are new. Its index map leads back to ``dense``, so it is
+    the new network and a new optimizer, for its parameters are new; :func:`entries_kept` says which entry of the
+    optimizer's state belongs to which. Its index map leads back to ``dense``, so it is
     fused like any other. Arguments and errors are those of :func:`prune`; neither network is changed.
     """
     return _prune_to(dense, pruned, example_input, _Request(ratio, criterion, sparsity, round_to, seed))
@@ -195,6 +197,21 @@ def replay_pruning(model: nn.Module, example_input: Tensor, history: tuple[Pruni
     pruned = copy.deepcopy(model)
     _dependency_graph(pruned, example_input).load_pruning_history(list(history))
     return _finished(model, pruned, example_input, _index_map(model, example_input, history), history, None)
+
+
+def entries_kept(before: PrunedNetwork, after: PrunedNetwork) -> dict[str, Tensor]:
+    """Where the entries of a network that was pruned further were in the one before.
+
+    Returns:
+        For every parameter and buffer of ``after``, int64 of its shape: flat indices into that of ``before``.
+    """
+    kept = {}
+    for name, index in after.index_map.items():
+        origin = before.index_map[name].reshape(-1)
+        positions = origin.new_full((int(origin.max()) + 1,), -1)
+        positions[origin] = torch.arange(len(origin))
+        kept[name] = positions[index]
+    return kept
 
 
 def gather(dense_state: Mapping[str, Tensor], index_map: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
 from prunefuse_bench.models import MODELS, build_model
-from prunefuse_bench.recipe import ProtocolName, Recipe, resolve_recipe
+from prunefuse_bench.pruning import PrunedNetwork
+from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
@@ -263,6 +264,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
             augmentation=dataset.augmentation,
             normalisation=dataset.normalisation,
             precision=resolve_precision(suite.precision, device),
+            stopping=spec.training.stopping,
         ),
         label_counts=tuple(counts),
         report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
@@ -283,9 +285,14 @@ def _check_recipes(recipes: list[Recipe], task: Task) -> None:
         in_channels=task.dataset.in_channels,
         width=task.width,
     )
+    for recipe in recipes:
+        check_training(recipe, training_of(recipe, task.training), min(task.label_counts))
     for recipe in {repr(recipe.proxy): recipe for recipe in recipes}.values():  # each proxy once
         try:
-            recipe.proxy.start(target, example, seed=0)
+            selector = recipe.proxy.start(target, example, seed=0)
+            if recipe.proxy.pruning_steps_to_come and isinstance(selector, PrunedNetwork):
+                _, ratio = recipe.proxy.pruning_steps_to_come[-1]
+                recipe.proxy.prune_step(target, selector, example, ratio, seed=0)
         except BadInput:
             raise
         except Exception as error:
@@ -307,7 +314,7 @@ def _task_settings(spec: TaskSpec, task: Task) -> dict[str, Any]:
             "classes": len(task.dataset.classes),
         },
         "model": spec.model.model_dump(),
-        "training": dataclasses.asdict(task.training),
+        "training": task.training.settings(),
         "label_counts": list(task.label_counts),
         "report_rounds": sorted(task.report_rounds),
         # They change no result, but what is on record: with them or without them are two runs.

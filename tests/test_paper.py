@@ -475,12 +475,43 @@ def test_a_run_as_published_differs_in_nothing() -> None:
         ({"method": "prunefuse", "ratio": 0.7}, "2", ["PruneFuse p=0.7"]),
         ({"method": "prunefuse", "ratio": 0.7}, "3", []),
         ({"method": "prunefuse", "rest": "zero"}, "18", ["Zero initialization"]),
+        ({"method": "prunefuse", "pruning": "dynamic"}, "18", []),
         ("random", "3", []),
         ("margin", "3", []),
     ],
 )
 def test_methods_are_beside_their_own_rows(method: Any, number: str, rows: list[str]) -> None:
     assert rows_beside(number, measured(method)) == [(row,) for row in rows]
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "group_norm", "lamp"])
+@pytest.mark.parametrize(("pruning", "sync_every"), [("static", 0), ("static", 1), ("dynamic", 0)])
+def test_pruning_and_criterion_tell_rows_apart(pruning: str, criterion: str, sync_every: int) -> None:
+    method = {"method": "prunefuse", "pruning": pruning, "criterion": criterion, "sync_every": sync_every}
+    words = {"magnitude": "Magnitude Imp.", "group_norm": "GroupNorm Imp.", "lamp": "LAMP Imp."}[criterion]
+    expected = [(f"PruneFuse (T_sync={sync_every})", f"{pruning.capitalize()} Pruning", words)]
+    assert rows_beside("28", measured(method)) == expected
+
+
+def test_a_run_that_stops_as_table_24_does_differs_in_nothing() -> None:
+    stopping = {"after": 110, "patience": None, "holdout": 0.1, "selectors": False}
+    method = measured("prunefuse", **{"task.training.stopping": stopping})
+    whole, stopped = (of_row[0] for of_row in measured_lines(part("24", "CIFAR-10"), [method])[:2])
+    said = "stopped after 110 epochs instead of not stopped early"
+    assert set(whole.differences) - set(stopped.differences) == {said}
+    assert all("epochs" not in difference for difference in stopped.differences)
+    shrunk = measured("prunefuse", **{"task.training.schedule.epochs": 110})
+    line = measured_lines(part("24", "CIFAR-10"), [shrunk])[1][0]
+    assert {"110 epochs instead of 181", "not stopped early instead of stopped after 110 epochs"} <= {*line.differences}
+
+
+def test_other_ways_of_pruning_are_said_beside_the_figure() -> None:
+    method = {"method": "prunefuse", "pruning": "dynamic", "pruning_epochs": 6, "sparsity": "global", "round_to": 8}
+    lines = [line for of_row in measured_lines(part("28", "CIFAR-10"), [measured(method)]) for line in of_row]
+    said = "; ".join(lines[0].differences)
+    assert "5 steps of pruning in 6 epochs instead of 5 in 20" in said
+    assert "global sparsity" in said
+    assert "multiples of 8" in said
 
 
 def test_distillation_and_acquisition_tell_rows_apart() -> None:

@@ -19,6 +19,7 @@ import pandas
 
 from prunefuse_bench.paper.names import DATASETS, UNSTATED_NETWORKS, family, registered_network
 from prunefuse_bench.paper.published import UNSTATED, Column, Experiment, Part, PublishedTable, Row
+from prunefuse_bench.pruning import DYNAMIC_EPOCHS, DYNAMIC_STEPS
 from prunefuse_bench.records import RunFolder, load_results
 from prunefuse_bench.report.deviations import CIFAR, COMPARED, PAPER_SEEDS
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS
@@ -189,7 +190,7 @@ def _kind_of_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
         "selector": _SELECTORS.get(proxy["type"], proxy["type"]),
         "ratio": proxy.get("ratio"),
         "criterion": proxy.get("criterion"),
-        "pruning": "static",
+        "pruning": proxy.get("pruning", "static"),
         "committee": _COMMITTEES.get(committee, committee),
         "acquisition": recipe["acquisition"],
         "sync_every": recipe["sync_every"],
@@ -225,7 +226,7 @@ def _differences(experiment: Experiment, method: MeasuredMethod) -> Iterator[str
         yield f"{method.seeds} seed{'s' if method.seeds > 1 else ''} instead of {PAPER_SEEDS}"
     if recipe["own_training"]:
         yield "the method's own training (preset faithful) instead of the shared one"
-    yield from _parts(experiment, recipe)
+    yield from _parts(experiment, recipe, stops_early=bool(task["training"].get("stopping")))
 
 
 def _data(experiment: Experiment, method: MeasuredMethod) -> Iterator[str]:
@@ -244,6 +245,7 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
     schedule = training["schedule"]
     if schedule["epochs"] != experiment.epochs:
         yield f"{schedule['epochs']} epochs instead of {experiment.epochs}"
+    yield from _stopping(experiment, training.get("stopping"))
     if schedule["min_steps"]:
         yield f"at least {schedule['min_steps']} optimisation steps for small labeled sets"
     if training["precision"] != "fp32":
@@ -259,6 +261,19 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
             yield f"{name.replace('_', ' ')} {training[name]:g} instead of {value:g}"
     if training["augmentation"] != CIFAR.augmentation:
         yield "other augmentation"
+
+
+def _stopping(experiment: Experiment, stopping: Mapping[str, Any] | None) -> Iterator[str]:
+    """The paper stops the target's training (Table 24); whether the selector's too it does not say."""
+    after = stopping["after"] if stopping else None
+    if after != experiment.stop_after:
+        words = [f"stopped after {epochs} epochs" if epochs else "not stopped early" for epochs in
+                 (after, experiment.stop_after)]  # fmt: skip
+        yield " instead of ".join(words)
+    if stopping and stopping["patience"]:
+        yield f"stopped at a plateau of {stopping['patience']} epochs"
+    if stopping and stopping["selectors"]:
+        yield "selectors are stopped early too"
 
 
 def _budgets(experiment: Experiment, task: Mapping[str, Any]) -> Iterator[str]:
@@ -278,11 +293,12 @@ def _budgets(experiment: Experiment, task: Mapping[str, Any]) -> Iterator[str]:
         yield f"budgets {', '.join(f'{100 * share:.3g}%' for share in shares)}, so other steps from a start of {start}"
 
 
-def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
+def _parts(experiment: Experiment, recipe: Mapping[str, Any], *, stops_early: bool) -> Iterator[str]:
     proxy, committee, start = recipe["proxy"], recipe["committee"], recipe["target_start"]
     if experiment.selector == "smaller" and proxy["model"] != experiment.selector_network:
         chosen = proxy["model"] or "the largest network of at most half the target's parameters"
         yield f"proxy {chosen}; the paper's is {experiment.selector_network}"
+    yield from _pruning(proxy)
     if committee["type"] == "MCDropout":
         yield f"{committee['passes_of_head']} dropout passes through the classifier; the paper states no number"
     if committee["type"] == "Snapshots" and committee["count"] != PAPER_SNAPSHOTS:
@@ -291,5 +307,16 @@ def _parts(experiment: Experiment, recipe: Mapping[str, Any]) -> Iterator[str]:
         yield "scores augmented images"
     if start.get("distillation"):
         yield f"distillation at temperature {start['distillation']['temperature']:g}; the paper states none"
-    if recipe["sync_every"]:
+    if recipe["sync_every"] and not stops_early:
         yield "fine-tuning at a synchronisation takes the whole schedule; the paper's costs fit 110 epochs"
+
+
+def _pruning(proxy: Mapping[str, Any]) -> Iterator[str]:
+    """The paper's dynamic pruning is five steps in 20 epochs; whether sparsity is local it does not state."""
+    steps, epochs = proxy.get("pruning_steps", DYNAMIC_STEPS), proxy.get("pruning_epochs", DYNAMIC_EPOCHS)
+    if (steps, epochs) != (DYNAMIC_STEPS, DYNAMIC_EPOCHS):
+        yield f"{steps} steps of pruning in {epochs} epochs instead of {DYNAMIC_STEPS} in {DYNAMIC_EPOCHS}"
+    if proxy.get("sparsity", "local") != "local":
+        yield f"{proxy['sparsity']} sparsity; the paper's parameter counts are those of local sparsity"
+    if proxy.get("round_to", 1) != 1:
+        yield f"channels rounded to multiples of {proxy['round_to']}"

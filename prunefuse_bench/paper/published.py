@@ -44,6 +44,7 @@ class Experiment(pydantic.BaseModel):
         dataset: as the paper names it.
         network: the target, as ``prunefuse-bench models`` names it where it is there.
         epochs: of every training from scratch.
+        stop_after: epochs of it that are run, where the target's training is stopped early.
         protocol: of this suite.
         selector: which network looks at the pool: the target, the target pruned, or a smaller one.
         selector_network: the smaller one.
@@ -66,6 +67,7 @@ class Experiment(pydantic.BaseModel):
     dataset: str
     network: str
     epochs: int
+    stop_after: int | None = None
     protocol: Literal["active_learning", "coreset"] = "active_learning"
     selector: Literal["target", "pruned", "smaller"] = "target"
     selector_network: str | None = None

@@ -173,6 +173,15 @@ class AugmentationShape(_Open):
     flip: bool
 
 
+class StoppingShape(_Open):
+    """``task.training.stopping`` of a cell's settings."""
+
+    after: Positive | None
+    patience: Positive | None
+    holdout: Annotated[float, Field(gt=0, le=0.5)]
+    selectors: bool
+
+
 class TrainingShape(_Open):
     """``task.training`` of a cell's settings."""
 
@@ -182,6 +191,7 @@ class TrainingShape(_Open):
     weight_decay: Amount
     augmentation: AugmentationShape
     precision: Name
+    stopping: StoppingShape | None = None
 
 
 class CorruptionsShape(_Shape):
@@ -258,6 +268,25 @@ class FitShape(_Shape):
     steps: Whole
     samples: Whole
     loss: Number
+    stopped: Literal["stop_after", "plateau"] | None = None
+    judged: Whole = 0
+
+
+class RemovedShape(_Shape):
+    """What pruning took from a selector: before and after."""
+
+    ratio: Annotated[float, Field(ge=0, lt=1)] | None
+    channels: Annotated[list[Whole], Field(min_length=2, max_length=2)]
+    parameters: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    forward_flops: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+    @pydantic.model_validator(mode="after")
+    def _only_remove(self) -> RemovedShape:
+        for name in ("channels", "parameters", "forward_flops"):
+            before, after = getattr(self, name)
+            if not 0 < after <= before:
+                raise ValueError(f"{name}: expected no more after than before and some left, got {before} and {after}")
+        return self
 
 
 class RobustnessShape(_Shape):
@@ -306,6 +335,7 @@ class DecompositionShape(_Shape):
     fresh_accuracy: Share | None
     labeled: GapsShape
     distance: DistanceShape | None
+    removed: RemovedShape | None = None
 
 
 class StageShape(_Shape):

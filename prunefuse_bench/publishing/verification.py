@@ -7,6 +7,7 @@ from them: a run has to be repeated for that, which its seeds allow.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from prunefuse_bench.publishing.shapes import (
     shaped,
 )
 from prunefuse_bench.records import grid_hash
+from prunefuse_bench.training import EarlyStopping
 
 __all__ = ["Submission", "Summary", "verify", "verify_bytes"]
 
@@ -290,6 +292,7 @@ def _check_settings(suite: SuiteShape, cells: Sequence[_Cell]) -> None:
         ("task.training.epochs", asked.task.training.epochs, training.schedule.epochs),
         ("task.training.min_steps", asked.task.training.min_steps, training.schedule.min_steps),
         ("task.training.segments", [list(s) for s in asked.task.training.segments], training.schedule.segments),
+        ("early stopping", _plain(asked.task.training.stopping), training.stopping and training.stopping.model_dump()),
         ("task.budgets", counts, task.label_counts),
         ("task.report", sorted({asked.task.budgets.index(budget) for budget in report}), task.report_rounds),
         ("task.accuracy_by_epoch", asked.task.accuracy_by_epoch, task.accuracy_by_epoch),
@@ -306,6 +309,10 @@ def _check_settings(suite: SuiteShape, cells: Sequence[_Cell]) -> None:
     for key, wanted, got in pairs:
         if wanted != got:
             raise Refused(f"suite.json: {key}: {shown(wanted, 60)} was asked for, the cells have {shown(got, 60)}")
+
+
+def _plain(stopping: EarlyStopping | None) -> dict[str, Any] | None:
+    return None if stopping is None else dataclasses.asdict(stopping)
 
 
 def _check_rounds(cell: _Cell, contents: _Contents) -> list[list[int]]:

@@ -9,10 +9,11 @@ from prunefuse_bench.recipe.committee import (
     Snapshots,
     committee,
 )
+from prunefuse_bench.recipe.fitting import check_training, selector_training, training_of
 from prunefuse_bench.recipe.method import Method, load_file, load_outside_parts, method, methods, resolve_recipe
 from prunefuse_bench.recipe.own_training import OwnTraining
 from prunefuse_bench.recipe.parts import PartEntry, make_part, part_parameters
-from prunefuse_bench.recipe.proxy import PROXIES, Proxy, Pruned, Smaller, Target, proxy
+from prunefuse_bench.recipe.proxy import PROXIES, Proxy, Pruned, PruningMode, Smaller, Target, proxy
 from prunefuse_bench.recipe.recipe import PROTOCOLS, ProtocolName, Recipe
 from prunefuse_bench.recipe.target_start import (
     TARGET_STARTS,
@@ -41,6 +42,7 @@ __all__ = [
     "ProtocolName",
     "Proxy",
     "Pruned",
+    "PruningMode",
     "Question",
     "Recipe",
     "Smaller",
@@ -50,6 +52,7 @@ __all__ = [
     "TargetStart",
     "Trained",
     "TrainedSelector",
+    "check_training",
     "committee",
     "load_file",
     "load_outside_parts",
@@ -59,5 +62,7 @@ __all__ = [
     "part_parameters",
     "proxy",
     "resolve_recipe",
+    "selector_training",
     "target_start",
+    "training_of",
 ]

@@ -35,6 +35,7 @@ class OwnTraining:
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes if value is not None)
 
     def apply(self, training: TrainingRecipe) -> TrainingRecipe:
-        """The task's training with these changes."""
+        """The task's training with these changes; a schedule of the original's is run to its end."""
         changes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
+        changed = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
+        return dataclasses.replace(changed, stopping=None) if self.schedule else changed

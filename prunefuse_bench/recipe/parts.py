@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pydantic
@@ -11,10 +12,14 @@ import pydantic
 from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.registry import Registry
 
-__all__ = ["PartEntry", "make_part", "part_decorator", "part_parameters"]
+__all__ = ["UNLESS_DEFAULT", "PartEntry", "make_part", "part_decorator", "part_parameters"]
 
 PartEntry = str | dict[str, Any]
 """A part in a suite: its name, or a mapping with ``name`` and its settings."""
+
+UNLESS_DEFAULT: Mapping[str, Any] = MappingProxyType({"settings": "unless default"})
+"""Metadata of a part's field that was added later: a cell's settings name it only where it is not the default, so that
+cells from before are still the same cells."""
 
 P = TypeVar("P")
 

@@ -6,8 +6,8 @@ import copy
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -15,12 +15,25 @@ from torch import Tensor, nn
 
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.models import MODELS, build_model, count_parameters, find_classifier
-from prunefuse_bench.pruning import Network, Sparsity, prune
+from prunefuse_bench.pruning import (
+    DYNAMIC_EPOCHS,
+    DYNAMIC_STEPS,
+    Network,
+    PrunedNetwork,
+    Sparsity,
+    dynamic_schedule,
+    prune,
+    prune_further,
+    replay_pruning,
+)
 from prunefuse_bench.randomness import seeded
-from prunefuse_bench.recipe.parts import part_decorator
+from prunefuse_bench.recipe.parts import UNLESS_DEFAULT, part_decorator
 from prunefuse_bench.registry import Registry
 
-__all__ = ["PROXIES", "Proxy", "Pruned", "Smaller", "Target", "proxy"]
+__all__ = ["PROXIES", "Proxy", "Pruned", "PruningMode", "Smaller", "Target", "proxy"]
+
+PruningMode = Literal["static", "dynamic"]
+"""Whether a selector is pruned at once before its training, or in steps while it trains."""
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Width = Annotated[float, Field(gt=0, le=64)]
@@ -47,6 +60,25 @@ class Proxy(ABC):
     @abstractmethod
     def parameters(self) -> str:
         """The selector's number of parameters as cost formulas name it: P is the target's."""
+
+    @property
+    def pruning_steps_to_come(self) -> tuple[tuple[int, float], ...]:
+        """When the selector is pruned in the midst of its training: (epochs trained before it, ratio); () for never."""
+        return ()
+
+    def prune_step(
+        self, dense: nn.Module, selector: PrunedNetwork, example_input: Tensor, ratio: float, seed: int
+    ) -> PrunedNetwork:
+        """The selector in training, pruned further, for each of :attr:`pruning_steps_to_come`.
+
+        Args:
+            dense: what the selector was at its start; not changed.
+            selector: not changed.
+            example_input: as for :meth:`start`.
+            ratio: share of the dense network's channels that is to be gone.
+            seed: determines any draw.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not pruned while it trains")
 
     @property
     def fusible(self) -> bool:
@@ -95,19 +127,64 @@ class Pruned(Proxy):
         criterion: which channels go, see :data:`prunefuse_bench.pruning.CRITERIA`.
         sparsity: whether every group of layers loses that share (local) or all together do (global).
         round_to: numbers of channels that are left are multiples of it.
+        pruning: ``static``, at once before the training, or ``dynamic``, in steps while it trains (section 9.14).
+        pruning_steps: of dynamic pruning: equal shares of the ratio, after equal numbers of epochs.
+        pruning_epochs: after how many epochs of the selector's training the last step comes.
     """
 
     ratio: Ratio = 0.5
     criterion: str = "magnitude"
     sparsity: Sparsity = "local"
     round_to: Annotated[int, Field(ge=1)] = 1
+    pruning: PruningMode = field(default="static", metadata=UNLESS_DEFAULT)
+    pruning_steps: Annotated[int, Field(ge=1)] = field(default=DYNAMIC_STEPS, metadata=UNLESS_DEFAULT)
+    pruning_epochs: Annotated[int, Field(ge=1)] = field(default=DYNAMIC_EPOCHS, metadata=UNLESS_DEFAULT)
+
+    def __post_init__(self) -> None:
+        if self.pruning not in get_args(PruningMode):
+            raise BadInput(f"proxy 'pruned': pruning: expected static or dynamic, got {self.pruning!r}")
+        paper = (DYNAMIC_STEPS, DYNAMIC_EPOCHS)
+        if self.pruning == "static" and (self.pruning_steps, self.pruning_epochs) != paper:
+            raise BadInput(
+                "proxy 'pruned': pruning_steps and pruning_epochs mean something only with pruning: dynamic, "
+                f"got {self.pruning_steps} and {self.pruning_epochs} with pruning: static"
+            )
+        if self.pruning == "dynamic" and self.pruning_steps > self.pruning_epochs:
+            raise BadInput(
+                f"proxy 'pruned': pruning_steps: expected at most one step after each of the {self.pruning_epochs} "
+                f"pruning_epochs, got {self.pruning_steps}"
+            )
 
     def start(self, target: nn.Module, example_input: Tensor, seed: int) -> Network:
-        """A pruned copy of it."""
+        """A pruned copy of it; with dynamic pruning a copy that has all its channels yet."""
+        if self.pruning == "dynamic":
+            return replay_pruning(target, example_input, ())
         return prune(
             target,
             example_input,
             self.ratio,
+            criterion=self.criterion,
+            sparsity=self.sparsity,
+            round_to=self.round_to,
+            seed=seed,
+        )
+
+    @property
+    def pruning_steps_to_come(self) -> tuple[tuple[int, float], ...]:
+        """The paper's five equal steps in 20 epochs, or what was asked for."""
+        if self.pruning == "static":
+            return ()
+        return dynamic_schedule(self.ratio, self.pruning_steps, self.pruning_epochs)
+
+    def prune_step(
+        self, dense: nn.Module, selector: PrunedNetwork, example_input: Tensor, ratio: float, seed: int
+    ) -> PrunedNetwork:
+        """By the same criterion, of the weights as they are by now."""
+        return prune_further(
+            dense,
+            selector,
+            example_input,
+            ratio,
             criterion=self.criterion,
             sparsity=self.sparsity,
             round_to=self.round_to,

@@ -10,6 +10,7 @@ from prunefuse_bench.acquisition import ACQUISITIONS, Acquisition, Needs
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.recipe.committee import Committee, OnePass
 from prunefuse_bench.recipe.own_training import OwnTraining
+from prunefuse_bench.recipe.parts import UNLESS_DEFAULT
 from prunefuse_bench.recipe.proxy import Proxy, Target
 from prunefuse_bench.recipe.target_start import Fresh, Fused, TargetStart, TrainedSelector
 
@@ -140,6 +141,10 @@ class Recipe:
 def _plain(value: Any) -> Any:
     """Nested dataclasses as dictionaries that name their type."""
     if dataclasses.is_dataclass(value):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: _plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.metadata != UNLESS_DEFAULT or getattr(value, field.name) != field.default
+        }
         return {"type": type(value).__name__, **fields}
     return value

@@ -43,7 +43,12 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
         - unaccounted_seconds: up to here, in no stage;
         - total_joules: of processor and memory or of the device, or None where the machine cannot tell;
         - peak_memory_bytes: largest resident memory of the process up to here;
-        - epochs, steps: of the target's training;
+        - epochs, steps: of the target's training, as many as were run; stopped: why it ended before its schedule
+          (``stop_after`` or ``plateau``), None if it did not;
+        - pruning_ratio, pruning_ratio_reached: the share of the channels that was to be removed from a pruned selector,
+          and the share that was; pruning_parameters_before, pruning_parameters_after, pruning_flops_before,
+          pruning_flops_after: parameters, and counted FLOPs of one sample's forward pass, of the network before and
+          after. None for other selectors;
         - corrupted_accuracy: of the target, mean over all corruptions and severities (:func:`load_corruptions` has
           each), and corruptions, in words which they are; both None unless ``task.corruptions`` names some. What is
           computed by this package is not CIFAR-10-C, and the two do not compare.
@@ -66,7 +71,9 @@ COLUMNS = (
     "run", "cell", "dataset", "model", "method", "seed", "status", "reason", "labels", "budget", "accuracy", "loss",
     "selector_accuracy", "selector_parameters", "target_parameters",
     *(f"{who}_{what}" for what in QUANTITIES for who in ("selector", "target", "total")),
-    "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "tied",
+    "unaccounted_seconds", "total_joules", "peak_memory_bytes", "epochs", "steps", "stopped", "tied",
+    "pruning_ratio", "pruning_ratio_reached", "pruning_parameters_before", "pruning_parameters_after",
+    "pruning_flops_before", "pruning_flops_after",
     "corrupted_accuracy", "corruptions",
 )  # fmt: skip
 
@@ -126,8 +133,10 @@ def _cell_rows(row: dict[str, Any], store: CellStore, target_needs_selector: boo
                 "peak_memory_bytes": record["peak_memory_bytes"],
                 "epochs": target["fit"]["epochs"],
                 "steps": target["fit"]["steps"],
+                "stopped": target["fit"].get("stopped"),
                 "tied": record["tied"],
                 **_corrupted(target),
+                **_removed((selector or {}).get("removed")),
             }
         selector_spent = _sum(selector_spent, updating)
 
@@ -137,6 +146,19 @@ def _corrupted(target: Mapping[str, Any]) -> dict[str, Any]:
     if found is None:
         return {"corrupted_accuracy": None, "corruptions": None}
     return {"corrupted_accuracy": found["mean"], "corruptions": describe_corruptions(list(found["means"]))}
+
+
+def _removed(removed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What pruning took from the selector, in columns."""
+    if removed is None:
+        return {}
+    before, after = removed["channels"]
+    return {
+        "pruning_ratio": removed["ratio"],
+        "pruning_ratio_reached": 1 - after / before,
+        **dict(zip(("pruning_parameters_before", "pruning_parameters_after"), removed["parameters"], strict=True)),
+        **dict(zip(("pruning_flops_before", "pruning_flops_after"), removed["forward_flops"], strict=True)),
+    }
 
 
 Amounts = dict[str, float | None]

@@ -38,8 +38,9 @@ def pack_selector(selector: Trained, **more: Any) -> bytes:
         tensors |= _named(f"{SNAPSHOT}{number}/", snapshot)
     if selector.history is not None:
         tensors |= _named(HISTORY, selector.history.tensors())
-    steps = network.history if isinstance(network, PrunedNetwork) else None
-    return safetensors.torch.save(tensors, {"pruning_history": json.dumps(steps), "more": json.dumps(more)})
+    steps, ratio = (network.history, network.extent.ratio) if isinstance(network, PrunedNetwork) else (None, None)
+    plain = {"pruning_history": steps, "pruning_ratio": ratio, "more": more}
+    return safetensors.torch.save(tensors, {name: json.dumps(value) for name, value in plain.items()})
 
 
 def unpack_selector(file: Path, fit: Fit | None = None) -> SavedSelector:
@@ -90,6 +91,7 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
         with safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             steps, more = json.loads(metadata["pruning_history"]), json.loads(metadata["more"])
+            ratio = json.loads(metadata.get("pruning_ratio", "null"))  # files from before have none
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
         fit = fit or Fit(**more["fit"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
@@ -107,5 +109,6 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
         fit=fit,
         snapshots=tuple(part(f"{SNAPSHOT}{number}/") for number in sorted(numbers)),
         training_history=History.of(part(HISTORY)) if part(HISTORY) else None,
+        ratio=ratio,
     )
     return saved, more

@@ -308,8 +308,14 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
         "accuracy": outcome.evaluation.accuracy,
         "loss": outcome.evaluation.loss,
         "parameters": outcome.parameters,
-        "fit": dataclasses.asdict(outcome.fit),
+        "fit": _fit(outcome.fit),
+        **({"removed": dataclasses.asdict(outcome.removed)} if outcome.removed else {}),
     }
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    """Of a training without early stopping, what was always recorded."""
+    return {key: value for key, value in dataclasses.asdict(fit).items() if value or key not in ("stopped", "judged")}
 
 
 def _with_robustness(outcome: Outcome | None) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ def describe_task(settings: Settings, dataset: str, seeds: Sequence[int]) -> Ite
     yield (
         "Training",
         f"{schedule['epochs']} epochs (the paper: {paper.epochs}), at least {schedule['min_steps']} optimisation "
-        f"steps, batch {training['batch_size']}, {training['precision']}",
+        f"steps, batch {training['batch_size']}, {training['precision']}{_stopping(training)}",
     )
     yield "Protocol", PROTOCOLS[settings["protocol"]]
     yield "Seeds", ", ".join(map(str, seeds))
@@ -88,7 +88,7 @@ def deviations(cells: Sequence[Settings]) -> Iterator[str]:
     starts = [cell["recipe"]["target_start"] for cell in cells]
     if temperatures := {f"{s['distillation']['temperature']:g}" for s in starts if s.get("distillation")}:
         yield f"Distillation at temperature {', '.join(sorted(temperatures))}; the paper states none."
-    if any(cell["recipe"]["sync_every"] for cell in cells):
+    if any(cell["recipe"]["sync_every"] for cell in cells) and not task["training"].get("stopping"):
         yield "Fine-tuning at a synchronisation takes the task's full schedule; the paper's costs fit 110 epochs."
 
 
@@ -114,6 +114,8 @@ def _training(training: Settings, paper: PaperTraining) -> Iterator[str]:
             f"Schedule: {schedule['epochs']} epochs instead of {paper.epochs}. A schedule that is too short favours "
             "random sampling: hard samples need more steps."
         )
+    if stopping := _stopping(training):
+        yield f"Early stopping{stopping.replace(';', ':', 1)}. The paper's (Table 24) is after 110 of 181 epochs."
     if [tuple(segment) for segment in schedule["segments"]] != list(paper.segments):
         yield f"Learning rates: {_segments(schedule['segments'])} instead of {_segments(paper.segments)}."
     if schedule["min_steps"]:
@@ -127,6 +129,19 @@ def _training(training: Settings, paper: PaperTraining) -> Iterator[str]:
         yield f"Augmentation: crop padding {crop}, flip {'on' if flip else 'off'} instead of 4 and on."
     if training["precision"] != "fp32":
         yield f"Precision: {training['precision']} autocast, also for scoring; the paper states none."
+
+
+def _stopping(training: Settings) -> str:
+    """When the training stops before its schedule does, in words; empty if it does not."""
+    if not (stopping := training.get("stopping")):
+        return ""
+    who = "all networks" if stopping["selectors"] else "targets"
+    ways = [f"after {stopping['after']} of {training['schedule']['epochs']} epochs"] if stopping["after"] else []
+    if stopping["patience"]:
+        ways.append(
+            f"{stopping['patience']} epochs without a better accuracy on {stopping['holdout']:.3g} of the labels"
+        )
+    return f"; {who} stop {' or '.join(ways)}"
 
 
 def _segments(segments: Sequence[Sequence[float]]) -> str:

@@ -10,13 +10,16 @@ from prunefuse_bench.training.observer import (
     TrainingObserver,
 )
 from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
+from prunefuse_bench.training.remaking import Remade, Remaking
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
+from prunefuse_bench.training.stopping import EarlyStopping, StopReason
 from prunefuse_bench.training.trainer import Diverged, Fit, OptimizerName, TrainingRecipe, fit
 
 __all__ = [
     "CosineSchedule",
     "Distillation",
     "Diverged",
+    "EarlyStopping",
     "EpochRecorder",
     "Evaluation",
     "Fit",
@@ -24,9 +27,12 @@ __all__ = [
     "HistoryRecorder",
     "OptimizerName",
     "Precision",
+    "Remade",
+    "Remaking",
     "Schedule",
     "SnapshotRecorder",
     "StepSchedule",
+    "StopReason",
     "TrainingObserver",
     "TrainingRecipe",
     "distillation_loss",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from prunefuse_bench.data.stored import Images
 from prunefuse_bench.inference import Prepared, prepare
 from prunefuse_bench.inference.precision import autocast
-from prunefuse_bench.training.trainer import TrainingRecipe
+
+if TYPE_CHECKING:
+    from prunefuse_bench.training.trainer import TrainingRecipe  # which judges what it trains
 
 __all__ = ["Evaluation", "evaluate", "predict", "predict_prepared"]
 

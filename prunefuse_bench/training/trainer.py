@@ -6,10 +6,11 @@ No data loader and no Python loop over samples: a batch is one gather, one batch
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,10 @@ from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.training.batch_norm import fast_batch_norms
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
+from prunefuse_bench.training.prediction import evaluate
+from prunefuse_bench.training.remaking import Remaking, carry_over
 from prunefuse_bench.training.schedule import Schedule
+from prunefuse_bench.training.stopping import EarlyStopping, Plateau, StopReason, hold_out
 from prunefuse_bench.training.strided import safe_strided_convolutions
 
 __all__ = ["Diverged", "Fit", "OptimizerName", "TrainingRecipe", "fit"]
@@ -47,6 +51,7 @@ class TrainingRecipe:
         augmentation, normalisation: applied to every batch.
         precision: number format of the forward and backward pass.
         optimizer: stochastic gradient descent, or Adam with torch's own betas.
+        stopping: when to stop before the schedule ends; None for never.
     """
 
     schedule: Schedule
@@ -58,16 +63,35 @@ class TrainingRecipe:
     precision: Precision
     nesterov: bool = False
     optimizer: OptimizerName = "sgd"
+    stopping: EarlyStopping | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """As plain data; early stopping is there only if it is asked for, so that runs without it keep their names."""
+        settings = dataclasses.asdict(self)
+        if self.stopping is None:
+            del settings["stopping"]
+        return settings
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training run was: passes, optimisation steps, samples seen, and the mean loss of the last epoch."""
+    """What a training run was.
+
+    Attributes:
+        epochs: passes that were made.
+        steps: of optimisation.
+        samples: that were seen, once for each pass.
+        loss: mean over the last epoch.
+        stopped: why it ended before its schedule; None if it did not.
+        judged: held-out samples that were judged, once for each epoch.
+    """
 
     epochs: int
     steps: int
     samples: int
     loss: float
+    stopped: StopReason | None = None
+    judged: int = 0
 
 
 def fit(
@@ -81,6 +105,7 @@ def fit(
     distillation: Distillation | None = None,
     head_dropout: float = 0.0,
     observers: Sequence[TrainingObserver] = (),
+    remaking: Remaking | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fit:
     """Train ``network`` in place; it is left in evaluation mode.
@@ -93,37 +118,38 @@ def fit(
         head_dropout: share of the classifier's inputs that are dropped in every batch; the order of the batches and
             the augmentation are those of a training without.
         observers: told of every batch, step and epoch; they change nothing.
+        remaking: gives another network to go on with after some of the epochs, and keeps it; ``network`` is then left
+            as it was when the first took its place. Batches and learning rates go on as they would, and so does the
+            momentum of the entries that are left.
         progress: told of (epochs done, epochs in all).
 
     Raises:
         Diverged: the loss of an epoch is not finite; the epoch is named.
     """
-    count, device = len(images), images.device
-    steps_per_epoch = len(_batches(count, training.batch_size))
-    epochs = training.schedule.epochs_for(steps_per_epoch)
-    total_steps = epochs * steps_per_epoch
+    device = images.device
+    course = _Course(training, images, labels, generator, remaking)
+    count, epochs = len(course.trained), course.epochs
     network.to(memory_format=torch.channels_last)
     network.train()
     optimizer = _optimizer(network, training)
     for observer in observers:
-        observer.begin(count, epochs, device)
+        observer.begin(len(images), epochs, device)
         observer.passed(network, 0)
     step = 0
     mean_loss = math.nan
     example = training.normalisation.apply(images[:1])
-    with (
-        fast_batch_norms(network),
-        safe_strided_convolutions(network),
-        _dropout_before_classifier(network, example, head_dropout, generator),
-    ):
+    # From a stream of their own, so that whatever else the generator decides stays what it is without dropout.
+    masks = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "head dropout"))
+    with contextlib.ExitStack() as structure:  # what holds for one structure of the network
+        structure.enter_context(_made_ready(network, example, head_dropout, masks))
         for epoch in range(epochs):
-            order = torch.randperm(count, generator=generator).to(device)
+            order = course.trained[torch.randperm(count, generator=generator)].to(device)
             draws = training.augmentation.draw(count, generator, device)
             loss_sum = torch.zeros((), device=device)
             for rows in _batches(count, training.batch_size):
                 batch = order[rows]
                 inputs = training.normalisation.gather(images, batch, training.augmentation, draws[rows])
-                optimizer.param_groups[0]["lr"] = training.schedule.learning_rate(step, total_steps)
+                optimizer.param_groups[0]["lr"] = training.schedule.learning_rate(step, course.scheduled_steps)
                 loss, logits = _loss(network, inputs, labels[batch], training.precision, teacher, distillation)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -132,7 +158,7 @@ def fit(
                 step += 1
                 for observer in observers:
                     observer.saw(epoch, batch, logits.detach(), labels[batch])
-                    observer.stepped(network, step, total_steps)
+                    observer.stepped(network, step, course.steps)
             mean_loss = loss_sum.item() / count
             if not math.isfinite(mean_loss):
                 raise Diverged(
@@ -142,8 +168,80 @@ def fit(
             for observer in observers:
                 observer.passed(network, epoch + 1)
             progress(epoch + 1, epochs)
+            if course.ends_early(network, epoch + 1):
+                break
+            if remaking and epoch + 1 in remaking.epochs:
+                structure.close()
+                network, optimizer = _remade(network, optimizer, remaking, epoch + 1, training)
+                structure.enter_context(_made_ready(network, example, head_dropout, masks))
     network.eval()
-    return Fit(epochs=epochs, steps=step, samples=epochs * count, loss=mean_loss)
+    done = epoch + 1
+    return Fit(done, step, done * count, mean_loss, course.stopped, course.judged)
+
+
+class _Course:
+    """What is trained on, for how long at most, and whether it is over before.
+
+    Attributes:
+        trained: int64 [n] on the CPU, rows of the training set; all but those that are held out.
+        epochs, steps: at most.
+        scheduled_steps: of the whole schedule, which the learning rates are taken from.
+        stopped: why the training ended before its schedule, or will end.
+        judged: held-out samples that were judged so far, once for each epoch.
+    """
+
+    def __init__(
+        self,
+        training: TrainingRecipe,
+        images: Images,
+        labels: Tensor,
+        generator: torch.Generator,
+        remaking: Remaking | None,
+    ) -> None:
+        stopping = training.stopping or EarlyStopping()
+        self._training, self._images, self._labels = training, images, labels
+        self.trained, self._held = torch.arange(len(images)), torch.empty(0, dtype=torch.int64)
+        if stopping.patience is not None:
+            draws = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "holdout"))
+            self.trained, self._held = hold_out(labels, stopping.holdout, draws)
+        self._plateau = Plateau(stopping.patience or 0)
+        self._last_remaking = max(remaking.epochs, default=0) if remaking else 0
+        steps_per_epoch = len(_batches(len(self.trained), training.batch_size))
+        scheduled = training.schedule.epochs_for(steps_per_epoch)
+        self.epochs = stopping.epochs_of(scheduled, training.schedule.epochs)
+        self.steps, self.scheduled_steps = self.epochs * steps_per_epoch, scheduled * steps_per_epoch
+        self.stopped: StopReason | None = "stop_after" if self.epochs < scheduled else None
+        self.judged = 0
+
+    def ends_early(self, network: nn.Module, epochs: int) -> bool:
+        """Judge the network after so many epochs, if samples are held out; it goes on in training mode."""
+        if not len(self._held):
+            return False
+        held = self._held.to(self._images.device)
+        accuracy = evaluate(network, self._images[held], self._labels[held], self._training).accuracy
+        network.train()
+        self.judged += len(held)
+        # A network that is remade does not stop before it has its last structure.
+        if epochs <= self._last_remaking or not self._plateau.reached(accuracy) or epochs == self.epochs:
+            return False
+        self.stopped = "plateau"
+        return True
+
+
+def _remade(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    remaking: Remaking,
+    epochs: int,
+    training: TrainingRecipe,
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network to go on with after so many epochs, in training mode, and its optimizer."""
+    remade = remaking(network.eval(), epochs)
+    remade.network.to(memory_format=torch.channels_last)
+    remade.network.train()
+    fresh = _optimizer(remade.network, training)
+    carry_over(optimizer, network, fresh, remade)
+    return remade.network, fresh
 
 
 def _optimizer(network: nn.Module, training: TrainingRecipe) -> torch.optim.Optimizer:
@@ -157,18 +255,29 @@ def _optimizer(network: nn.Module, training: TrainingRecipe) -> torch.optim.Opti
 
 
 @contextlib.contextmanager
+def _made_ready(
+    network: nn.Module, example_input: Tensor, head_dropout: float, masks: torch.Generator
+) -> Iterator[None]:
+    """Within the block, the network trains as it should: fast, safely, and with dropout if asked for."""
+    with (
+        fast_batch_norms(network),
+        safe_strided_convolutions(network),
+        _dropout_before_classifier(network, example_input, head_dropout, masks),
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def _dropout_before_classifier(
-    network: nn.Module, example_input: Tensor, rate: float, generator: torch.Generator
+    network: nn.Module, example_input: Tensor, rate: float, masks: torch.Generator
 ) -> Iterator[None]:
     """Within the block, the classifier's input goes through dropout while the network is in training mode.
 
-    A hook and not a layer, so that the network keeps its structure and the names of its tensors. The masks come from a
-    stream of their own, so that whatever else ``generator`` decides stays what it is without dropout.
+    A hook and not a layer, so that the network keeps its structure and the names of its tensors.
     """
     if not rate:
         yield
         return
-    masks = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "head dropout"))
 
     def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if not network.training:
