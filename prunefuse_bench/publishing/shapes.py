@@ -309,6 +309,7 @@ class OutcomeShape(_Shape):
     fit: FitShape
     accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000)] | None = None
     corruptions: RobustnessShape | None = None
+    removed: RemovedShape | None = None
 
 
 class GapsShape(_Shape):
@@ -335,7 +336,6 @@ class DecompositionShape(_Shape):
     fresh_accuracy: Share | None
     labeled: GapsShape
     distance: DistanceShape | None
-    removed: RemovedShape | None = None
 
 
 class StageShape(_Shape):
