@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from flat_images import png
+from quick_start import QuickStart
 
 from prunefuse_bench.cli import main
 
@@ -31,11 +32,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNEFUSE_BENCH_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickStart]:
+    """Starts processes of Python in which everything is imported already."""
+    with QuickStart(tmp_path_factory.mktemp("python")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """What is in ``tiny``."""
+    return TINY
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
+def tiny(tmp_path: Path, tiny_text: str) -> Path:
     """A suite that runs in seconds."""
     file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
+    file.write_text(tiny_text)
     return file
 
 

@@ -45,10 +45,16 @@ DATA: dict[str, Callable[[int], Tensor]] = {
 def assert_valid(features: Tensor, indices: Tensor, radii: Tensor, initial: Tensor | None) -> None:
     """Every pick's true distance is within 1e-5 relative of the true maximum at that moment; no point comes twice."""
     points = features.double()
+    differences = torch.empty_like(points)
+
+    def squared_distances(point: Tensor) -> Tensor:
+        torch.sub(points, point, out=differences)
+        return differences.square_().sum(1)
+
     nearest = torch.full((len(points),), torch.inf, dtype=torch.float64)
     centers = [] if initial is None else initial.tolist()
     for center in centers:
-        torch.minimum(nearest, (points - points[center]).square().sum(1), out=nearest)
+        torch.minimum(nearest, squared_distances(points[center]), out=nearest)
     nearest[centers] = -1.0
     assert len(set(indices.tolist()) | set(centers)) == len(indices) + len(centers)
     for pick, (index, radius) in enumerate(zip(indices.tolist(), radii.tolist(), strict=True)):
@@ -61,5 +67,5 @@ def assert_valid(features: Tensor, indices: Tensor, radii: Tensor, initial: Tens
             found = nearest[index].sqrt().item()
             assert found >= furthest * (1 - 1e-5), (pick, index, found, furthest)
             assert abs(radius - found) <= 1e-5 * furthest, (pick, index, radius, found)
-        torch.minimum(nearest, (points - points[index]).square().sum(1), out=nearest)
+        torch.minimum(nearest, squared_distances(points[index]), out=nearest)
         nearest[index] = -1.0

@@ -5,14 +5,14 @@ No GPU takes part: streams and devices are stood in for (tests/emulator/cuda_api
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from emulator.build import EMULATOR, compile_program
+from quick_start import QuickStart
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,17 +55,19 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def run_script(module: Path, script: str) -> None:
+@pytest.fixture
+def run_script(module: Path, python: QuickStart) -> Callable[[str], None]:
     """In a process of its own: what is registered for CUDA stays."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script, str(module)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+
+    def run(script: str) -> None:
+        done = python.run("-c", PRELUDE + script, module)
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
-def test_scores(module: Path) -> None:
+def test_scores(run_script: Callable[[str], None]) -> None:
     run_script(
-        module,
         """
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     logits = (3 * torch.randn(70, 40, 2)).to(dtype)[:, :, 0]  # not contiguous
@@ -86,9 +88,8 @@ assert "expected from 1 to 2048 members, got 2049" in refused("score_committee",
     )
 
 
-def test_top_k(module: Path) -> None:
+def test_top_k(run_script: Callable[[str], None]) -> None:
     run_script(
-        module,
         """
 for dtype in (torch.float32, torch.float64):
     scores = (torch.randint(-40, 40, (5000,)) / 8).to(dtype)
@@ -103,9 +104,8 @@ assert "expected float32 or float64, got Half" in refused("top_k", torch.zeros(5
     )
 
 
-def test_kcenters(module: Path) -> None:
+def test_kcenters(run_script: Callable[[str], None]) -> None:
     run_script(
-        module,
         """
 features = torch.randn(300, 7)
 for points in (features, features.bfloat16(), features.repeat(1, 2)[:, :7]):
@@ -138,9 +138,8 @@ assert "at least one column" in refused("advance_kcenters", torch.zeros(5, 0), n
     )
 
 
-def test_fusion_gives_what_the_cpu_gives_to_the_bit(module: Path) -> None:
+def test_fusion_gives_what_the_cpu_gives_to_the_bit(run_script: Callable[[str], None]) -> None:
     run_script(
-        module,
         """
 begins = torch.tensor([0, 100, 101, 700])
 laws, parameters = torch.tensor([3, 1, 2, 0], dtype=torch.int32), torch.tensor([[0.5, 2], [7, 0], [-1, 3], [0, 0]])

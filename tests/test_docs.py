@@ -12,17 +12,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import quick_start
 import torch
 import typer.main
 import yaml
 from documented import LANGUAGES, NOT_RUN, PAGES, ROOT, SMALL, Block, blocks, inline_commands
 from flat_images import png
+from quick_start import QuickStart
 
 from prunefuse_bench import config, publishing
 from prunefuse_bench.cli import app
@@ -176,13 +175,11 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the program in it, of which only the start is another."""
+def program(tmp_path_factory: pytest.TempPathFactory, python: QuickStart) -> Path:
+    """A folder with the program in it, of which only the start is another: ``small_run`` is by the installed one."""
     folder = tmp_path_factory.mktemp("bin")
-    server = quick_start.start(folder)
-    yield folder
-    server.kill()
-    server.wait()
+    python.write_program(folder)
+    return folder
 
 
 def test_every_part_of_the_leaderboard_is_explained(small_run: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quick_start import QuickStart
 from torch import Tensor
 from torch.library import opcheck
 
@@ -113,37 +112,28 @@ def test_nothing_unrankable_passes_through_a_compiled_graph() -> None:
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine(isa: str) -> None:
+def test_every_instruction_set_of_this_machine(isa: str, python: QuickStart) -> None:
     """The tests of the kernels once more, in a process that uses the narrower instructions."""
     names = list(INSTRUCTION_SETS.values())
     environment = {name: value for name, value in os.environ.items() if name != "PRUNEFUSE_BENCH_ISA"}
     if isa:
         environment["PRUNEFUSE_BENCH_ISA"] = isa
-    printed = subprocess.run(
-        [sys.executable, "-c", "from prunefuse_bench import ops; print(ops.instruction_set())"],
-        env=environment, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    best = subprocess.run(
-        [sys.executable, "-c", "from prunefuse_bench import ops; print(ops.instruction_set())"],
-        env={**environment, "PRUNEFUSE_BENCH_ISA": ""}, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    script = "from prunefuse_bench import ops; print(ops.instruction_set())"
+    printed = python.run("-c", script, environment=environment).stdout.strip()
+    best = python.run("-c", script, environment={**environment, "PRUNEFUSE_BENCH_ISA": ""}).stdout.strip()
     assert printed == names[min(names.index(INSTRUCTION_SETS[isa]), names.index(best))]
     here = Path(__file__).parent
     tests = [str(here / name) for name in ("test_ops.py", "test_scores.py", "test_kcenters.py")]
     if isa:  # without it the tests have run in this process already
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
-            env=environment, cwd=here.parent, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command = "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests
+        run = python.run(*command, environment=environment, cwd=here.parent)
         assert run.returncode == 0, run.stdout[-3000:]
         assert " passed" in run.stdout
 
 
-def test_an_unknown_instruction_set_is_refused() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", "from prunefuse_bench import ops; ops.instruction_set()"],
-        env={**os.environ, "PRUNEFUSE_BENCH_ISA": "avx9000"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_an_unknown_instruction_set_is_refused(python: QuickStart) -> None:
+    environment = {**os.environ, "PRUNEFUSE_BENCH_ISA": "avx9000"}
+    run = python.run("-c", "from prunefuse_bench import ops; ops.instruction_set()", environment=environment)
     assert run.returncode != 0
     assert "PRUNEFUSE_BENCH_ISA: expected baseline, avx2 or avx512, got 'avx9000'" in run.stderr
 

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from quick_start import PROGRAM, QuickStart
 
 from prunefuse_bench.records import load_results
 
 RunCli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "mirror"
-PROGRAM = "from prunefuse_bench.cli import main; main()"
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packages"
 
 
-def call(packages: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(packages)}
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+@pytest.fixture
+def call(python: QuickStart) -> Call:
+    """The program in a process of its own, where the packages of a folder are installed too."""
+
+    def run(packages: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return python.run(*PROGRAM, *arguments, environment={**os.environ, "PYTHONPATH": str(packages)})
+
+    return run
 
 
-def test_the_example_appears_among_the_methods(installed: Path) -> None:
+def test_the_example_appears_among_the_methods(installed: Path, call: Call) -> None:
     listed = call(installed, "methods")
     assert listed.returncode == 0, listed.stderr
     for name in ("density", "mirror", "information_density", "half"):
@@ -45,7 +50,7 @@ def test_the_example_appears_among_the_methods(installed: Path) -> None:
     assert "information_density" not in call(installed.parent / "none", "methods").stdout
 
 
-def test_the_example_appears_on_a_leaderboard(installed: Path, tiny: Path, tmp_path: Path) -> None:
+def test_the_example_appears_on_a_leaderboard(installed: Path, call: Call, tiny: Path, tmp_path: Path) -> None:
     fused = "{method: combine, proxy: half, target_start: fused, label: half-fused}"
     recipes = f"recipes=[random, density, mirror, {fused}]"
     ran = call(installed, "run", tiny, "--out", tmp_path / "run", "--set", recipes)
@@ -58,7 +63,7 @@ def test_the_example_appears_on_a_leaderboard(installed: Path, tiny: Path, tmp_p
     assert results["accuracy"].notna().all()
 
 
-def test_methods_from_a_file(installed: Path, tiny: Path, tmp_path: Path) -> None:
+def test_methods_from_a_file(call: Call, tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     text = (EXAMPLE / "mirror_methods.py").read_text()
     file.write_text(text.replace('"mirror"', '"my-mirror"').replace('"density"', '"my-density"'))
@@ -118,7 +123,9 @@ score("too-short", lambda opinions: torch.zeros(3))
 """
 
 
-def test_a_method_that_chooses_wrongly_fails_its_cell_by_name_and_the_others_go_on(tiny: Path, tmp_path: Path) -> None:
+def test_a_method_that_chooses_wrongly_fails_its_cell_by_name_and_the_others_go_on(
+    call: Call, tiny: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
     wrong = {
@@ -171,7 +178,7 @@ def test_a_file_that_cannot_be_used_is_bad_input(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_package_that_cannot_be_loaded_is_named(tiny: Path, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_loaded_is_named(call: Call, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "gone-1.0.dist-info").mkdir()
     (tmp_path / "gone-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")
     (tmp_path / "gone-1.0.dist-info" / "entry_points.txt").write_text("[prunefuse_bench]\nmine = gone_module\n")
@@ -180,7 +187,7 @@ def test_a_package_that_cannot_be_loaded_is_named(tiny: Path, tmp_path: Path) ->
     assert "the entry point 'mine' (gone_module) cannot be loaded: ModuleNotFoundError" in ran.stderr
 
 
-def test_the_code_of_the_page_runs(tiny: Path, tmp_path: Path) -> None:
+def test_the_code_of_the_page_runs(call: Call, tiny: Path, tmp_path: Path) -> None:
     page = (EXAMPLE.parents[1] / "your-own-method.md").read_text()
     file = tmp_path / "mine.py"
     file.write_text(page.split("```python\n")[1].split("```")[0])
@@ -190,9 +197,8 @@ def test_the_code_of_the_page_runs(tiny: Path, tmp_path: Path) -> None:
     assert "| confident |" in (tmp_path / "run" / "leaderboard.md").read_text()
 
 
-def test_the_example_holds_its_acquisition_against_the_conformance_suite(installed: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "test_mirror_methods.py")]
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def test_the_example_holds_its_acquisition_against_the_conformance_suite(installed: Path, python: QuickStart) -> None:
+    command = "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "test_mirror_methods.py"
+    ran = python.run(*command, environment={**os.environ, "PYTHONPATH": str(installed)})
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "passed" in ran.stdout

@@ -42,7 +42,8 @@ def assert_all_ok(command: list[str], isa: str, says: str) -> None:
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    # Nothing is optimised away that a sanitizer would see; and it compiles in a third of the time of -O1 -g.
+    flags = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     return build(os.environ.get("CXX", "g++"), tmp_path_factory.mktemp("portable") / "check", *flags)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
+from quick_start import PROGRAM, QuickStart, Started
 from torch import Tensor
 
 from prunefuse_bench import load_results
 from prunefuse_bench.atomic import write_atomically, write_json
+from prunefuse_bench.cli import main
 from prunefuse_bench.cost import StageCost
 from prunefuse_bench.errors import BadInput, CannotWrite
 from prunefuse_bench.records import CellStore, RunFolder
@@ -41,9 +44,10 @@ def results_of(run: Path) -> dict[str, Any]:
     return found
 
 
-def start(suite: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "prunefuse_bench", "run", str(suite), "--out", str(out), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(python: QuickStart) -> Callable[..., Started]:
+    """Run a suite in a process of its own: (suite, folder, more arguments)."""
+    return lambda suite, out, *more: python.start(*PROGRAM, "run", suite, "--out", out, *more)
 
 
 KILLED = """
@@ -71,11 +75,24 @@ main()
 """
 
 
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "tiny.yaml").write_text(tiny_text)
+    arguments = ["run", folder / "tiny.yaml", "--out", folder / "run", "--set", SYNCED, "--set", FIVE_ROUNDS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNEFUSE_BENCH_CACHE", str(folder / "cache"))
+        patch.setattr("sys.argv", ["prunefuse-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
+    return folder / "run"
+
+
 @pytest.fixture
-def uninterrupted(tiny: Path, tmp_path: Path, run_cli: RunCli) -> Path:
-    out = tmp_path / "uninterrupted"
-    assert run_cli("run", tiny, "--out", out, "--set", SYNCED, "--set", FIVE_ROUNDS)[0] == 0
-    return out
+def uninterrupted(run_once: Path, tmp_path: Path) -> Path:
+    """The folder of a run, for the test alone."""
+    return shutil.copytree(run_once, tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize(
@@ -95,14 +112,18 @@ def uninterrupted(tiny: Path, tmp_path: Path, run_cli: RunCli) -> Path:
     ],
 )
 def test_killed_in_the_middle_of_a_round_and_resumed(
-    tiny: Path, tmp_path: Path, uninterrupted: Path, kills: list[tuple[str, str, int, str]]
+    tiny: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    kills: list[tuple[str, str, int, str]],
+    python: QuickStart,
+    start: Callable[..., Started],
 ) -> None:
     """kill -9 again and again; the result is the uninterrupted run's, to the bit."""
     out = tmp_path / "killed"
     arguments = ["run", str(tiny), "--out", str(out), "--resume", "--set", SYNCED, "--set", FIVE_ROUNDS]
     for module, function, call, when in kills:
-        command = [sys.executable, "-c", KILLED, module, function, str(call), when, *arguments]
-        killed = subprocess.run(command, capture_output=True, text=True, check=False)
+        killed = python.run("-c", KILLED, module, function, str(call), when, *arguments)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert len(list(out.glob("cells/*/round-*.json"))) < 15
     finished = start(tiny, out, *arguments[4:])
@@ -112,14 +133,16 @@ def test_killed_in_the_middle_of_a_round_and_resumed(
     assert not list(out.rglob("*.part")) or all(file.name.startswith(".") for file in out.rglob("*.part"))
 
 
-def test_killed_at_any_moment_and_resumed(tiny: Path, tmp_path: Path, uninterrupted: Path) -> None:
+def test_killed_at_any_moment_and_resumed(
+    tiny: Path, tmp_path: Path, uninterrupted: Path, start: Callable[..., Started]
+) -> None:
     """From outside, by the clock, in whatever the program is doing."""
     out = tmp_path / "killed"
     arguments = ("--resume", "--set", SYNCED, "--set", FIVE_ROUNDS)
     for delay in (0.0, 0.15):
         process = start(tiny, out, *arguments)
         before = len(list(out.glob("cells/*/round-*.json")))
-        while len(list(out.glob("cells/*/round-*.json"))) <= before and process.poll() is None:
+        while len(list(out.glob("cells/*/round-*.json"))) <= before and process.is_alive():
             time.sleep(0.002)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -131,9 +154,11 @@ def test_killed_at_any_moment_and_resumed(tiny: Path, tmp_path: Path, uninterrup
 
 
 def test_run_twice_gives_the_same_to_the_bit(tiny: Path, tmp_path: Path, uninterrupted: Path) -> None:
-    process = start(tiny, tmp_path / "again", "--set", SYNCED, "--set", FIVE_ROUNDS)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    """The other run is of an interpreter of its own, with another seed for its hashes."""
+    arguments = ["run", tiny, "--out", tmp_path / "again", "--set", SYNCED, "--set", FIVE_ROUNDS]
+    command = [sys.executable, "-m", "prunefuse_bench", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     assert results_of(tmp_path / "again") == results_of(uninterrupted)
 
 
@@ -161,13 +186,15 @@ def test_a_stopped_run_is_not_overwritten_without_resume(tiny: Path, tmp_path: P
     assert not last.exists()
 
 
-def test_a_second_process_on_the_same_cell_is_refused(tiny: Path, tmp_path: Path, run_cli: RunCli) -> None:
+def test_a_second_process_on_the_same_cell_is_refused(
+    tiny: Path, tmp_path: Path, run_cli: RunCli, start: Callable[..., Started]
+) -> None:
     out = tmp_path / "run"
     long = ("--set", "task.training.min_steps=100000", "--set", "recipes=[random]")
     first = start(tiny, out, *long)
     try:
         while not list(out.glob("cells/*/.lock")):
-            assert first.poll() is None, first.communicate()
+            assert first.is_alive(), first.communicate()
             time.sleep(0.01)
         time.sleep(0.2)
         code, _, errors = run_cli("run", tiny, "--out", out, *long)
@@ -177,7 +204,7 @@ def test_a_second_process_on_the_same_cell_is_refused(tiny: Path, tmp_path: Path
         assert run_cli("run", tiny, "--out", out, *long[:2], "--set", "recipes=[random, al]")[0] == 2
         assert [cell["method"] for cell in RunFolder(out).read_suite()["cells"]] == ["random", "al"]
     finally:
-        first.kill()
+        first.send_signal(signal.SIGKILL)
         first.communicate()
     assert not list(out.glob("cells/*/round-*.json"))
 

@@ -25,8 +25,6 @@ import numpy.typing as npt
 import threadpoolctl  # type: ignore[import-untyped]  # scikit-learn brings it
 import torch
 from pydantic import Field
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from prunefuse_bench.acquisition.acquisition import Needs, Opinions, batch_acquisition
@@ -96,6 +94,9 @@ def typiclust(k: int, opinions: Opinions, *, max_clusters: Annotated[int, Field(
 
 def _cluster(points: Tensor, count: int, seed: int) -> npt.NDArray[np.int64]:
     """int64 [N], 0 to count - 1; some clusters are empty if there are fewer distinct points."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # takes a second, and few runs need it
+    from sklearn.exceptions import ConvergenceWarning
+
     if count <= _CLUSTERS_FOR_FULL_KMEANS:
         clustering = KMeans(count, n_init="auto", random_state=seed)
     else:

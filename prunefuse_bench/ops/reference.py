@@ -44,24 +44,32 @@ def score(logits: Tensor, kind: str) -> Tensor:
 
 def score_committee(logits: Tensor, kind: str) -> Tensor:
     """See :func:`prunefuse_bench.ops.score_committee`; NaN for a sample that cannot be ranked."""
-    members, samples, classes = logits.shape
-    log_p = torch.log_softmax(logits.double(), dim=2)
-    mean = log_p.exp().mean(dim=0)
-    mean_entropy = -torch.where(mean > 0, mean * mean.log(), 0.0).sum(dim=1)
-    if kind == "bald":
-        entropies = entropy(logits.double().reshape(-1, classes)).reshape(members, samples)
-        scores = (mean_entropy - entropies.mean(dim=0)).clamp_min(0.0)
-    elif kind == "mean_entropy":
-        scores = mean_entropy
-    elif kind == "mean_least_confidence":
-        scores = mean.scatter(1, mean.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
-    else:
-        is_top = logits == logits.amax(dim=2, keepdim=True)
-        votes = is_top.to(torch.uint8).argmax(dim=2)  # argmax of equal values: the first
-        counts = torch.zeros(samples, classes, device=logits.device)
-        counts.scatter_add_(1, votes.T, torch.ones_like(votes.T, dtype=counts.dtype))
-        scores = 1 - counts.double().amax(dim=1) / members
+    scores = variation_ratio(logits) if kind == "variation_ratio" else _score_mean(logits, kind)
     return torch.where(_has_no_score(logits).any(dim=0), torch.nan, scores.float())
+
+
+def variation_ratio(logits: Tensor) -> Tensor:
+    """The share of the members that do not vote for the class with the most votes; ties go to the lowest class."""
+    members, samples, classes = logits.shape
+    is_top = logits == logits.amax(dim=2, keepdim=True)
+    votes = is_top.to(torch.uint8).argmax(dim=2)  # argmax of equal values: the first
+    counts = torch.zeros(samples, classes, device=logits.device)
+    counts.scatter_add_(1, votes.T, torch.ones_like(votes.T, dtype=counts.dtype))
+    return 1 - counts.double().amax(dim=1) / members
+
+
+def _score_mean(logits: Tensor, kind: str) -> Tensor:
+    """The kinds that are made of the members' mean prediction."""
+    log_p = torch.log_softmax(logits.double(), dim=2)
+    p = log_p.exp()
+    mean = p.mean(dim=0)
+    if kind == "mean_least_confidence":
+        return mean.scatter(1, mean.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
+    mean_entropy = -torch.where(mean > 0, mean * mean.log(), 0.0).sum(dim=1)
+    if kind == "mean_entropy":
+        return mean_entropy
+    entropies = -torch.where(log_p.isneginf(), 0.0, p * log_p).sum(dim=2)
+    return (mean_entropy - entropies.mean(dim=0)).clamp_min(0.0)
 
 
 def score_head(features: Tensor, weight: Tensor, bias: Tensor | None, kind: str) -> Tensor:
