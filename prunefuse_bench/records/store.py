@@ -5,7 +5,7 @@
     RUN/cells/ID/round-003.json        one whole round: rows, chosen indices, seconds by stage, environment
     RUN/cells/ID/selector-003.safetensors   the selector after the last whole round
     RUN/cells/ID/failure.json          why the cell failed, if it did
-    RUN/selectors/                     selectors that cells of the coreset protocol share
+    RUN/selectors/                     selectors that cells share; can be removed, they are then trained anew
 
 A cell is finished when its last round is there: nothing says so but the rounds themselves. Every .json carries the
 SHA-256 of its content (see :mod:`prunefuse_bench.records.checksums`); those written before there were checksums are
@@ -139,6 +139,7 @@ class CellStore:
             "selector": _outcome(round_.selector_outcome),
             "target": _with_curve(round_.target_outcome),
             "seconds": round_.bill.seconds,
+            **({"borrowed_seconds": round_.bill.borrowed} if round_.bill.borrowed else {}),
             "unaccounted_seconds": round_.bill.unaccounted,
             "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
             "peak_memory_bytes": process_peak_bytes(),
