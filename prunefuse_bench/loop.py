@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ __all__ = [
     "Task",
     "active_learning",
     "coreset",
+    "selector_settings",
 ]
 
 
@@ -171,7 +173,8 @@ class SavedSelector:
         history: the pruning steps that made its structure; None if it was not pruned.
         ratio: the share of the channels that they were asked to remove, if it is known.
         fit: the training run that made it.
-        snapshots, training_history: what its training left behind, see :class:`prunefuse_bench.recipe.Trained`.
+        snapshots, training_history, accuracy_by_epoch: what its training left behind, see
+            :class:`prunefuse_bench.recipe.Trained`.
     """
 
     state: Mapping[str, Tensor]
@@ -180,6 +183,7 @@ class SavedSelector:
     snapshots: tuple[Mapping[str, Tensor], ...] = ()
     training_history: History | None = None
     ratio: float | None = None
+    accuracy_by_epoch: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,10 +202,13 @@ class Checkpoint:
 class SelectorShelf(Protocol):
     """Where trained selectors wait for other cells that would train the very same one."""
 
-    def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, StageCost] | None:
-        """The selector that was trained by these settings, and what its training took."""
+    def within(self, settings: Mapping[str, Any]) -> SelectorShelf:
+        """The part of it for selectors that have these settings in common."""
 
-    def put(self, settings: Mapping[str, Any], selector: Trained, cost: StageCost) -> None:
+    def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, dict[str, StageCost]] | None:
+        """The selector that was trained by these settings, and what its training took, stage by stage."""
+
+    def put(self, settings: Mapping[str, Any], selector: Trained, costs: Mapping[str, StageCost]) -> None:
         """Keep a selector."""
 
 
@@ -265,6 +272,18 @@ def coreset(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
         yield cell.close_round(number, pick.indices, target, selector, chosen, pick.tied)
 
 
+def selector_settings(recipe: Recipe, task: Task, seed: int) -> dict[str, Any]:
+    """All that tells one selector of a run from another, but for what it is trained on; a run has one task."""
+    committee = recipe.committee
+    return {
+        "proxy": recipe.settings()["proxy"],
+        "head_dropout": committee.head_dropout,
+        "snapshot_times": list(committee.snapshot_times),
+        "training": selector_training(recipe, training_of(recipe, task.training)).settings(),
+        "seed": seed,
+    }
+
+
 class Cell:
     """One (task, recipe, seed) at work: the pool, the ledger, and the steps of the protocols.
 
@@ -279,8 +298,10 @@ class Cell:
         seed: int,
         progress: Progress = lambda stage, done, total: None,
         shelf: SelectorShelf | None = None,
+        shared_rounds: frozenset[int] = frozenset(),
     ) -> None:
         self.task, self.recipe, self.seed, self.progress, self.shelf = task, recipe, seed, progress, shelf
+        self.shared_rounds = shared_rounds
         self.training = training_of(recipe, task.training)
         self.ledger = Ledger(task.device)
         with self.ledger.stage("data"):
@@ -333,13 +354,15 @@ class Cell:
             return None
         network = untrained
         if saved.history is not None:
-            replayed = replay_pruning(target, self.example_input, saved.history)
-            network = dataclasses.replace(replayed, extent=dataclasses.replace(replayed.extent, ratio=saved.ratio))
+            if not isinstance(untrained, PrunedNetwork) or saved.history != untrained.history:
+                network = replay_pruning(target, self.example_input, saved.history)
+            assert isinstance(network, PrunedNetwork)
+            network = dataclasses.replace(network, extent=dataclasses.replace(network.extent, ratio=saved.ratio))
         model = copy.deepcopy(network.model)
         model.to(memory_format=torch.channels_last)  # as training leaves it
         model.load_state_dict(dict(saved.state))
         network = dataclasses.replace(network, model=model.eval())
-        return Trained(network, saved.fit, saved.snapshots, saved.training_history)
+        return Trained(network, saved.fit, saved.snapshots, saved.training_history, saved.accuracy_by_epoch)
 
     def rounds(self, after: Checkpoint | None) -> Iterator[tuple[int, int]]:
         """(r, k): each round still to do, and how many labels it asks for."""
@@ -437,36 +460,64 @@ class Cell:
             return choice
 
     def train_selector(self, start: Network | None, labeled: LabeledSet, number: int) -> Trained | None:
-        """The selector, trained from ``start`` (not changed)."""
-        return None if start is None else self._train(start, labeled, number, "selector/train")
+        """The selector, trained from ``start`` (not changed).
+
+        Unless, in the rounds that are shared, another cell of the run has trained the very same one on the very same
+        samples: then it is that one, and charged as it was measured.
+        """
+        if start is None:
+            return None
+        shelf = None
+        if self.shelf and number in self.shared_rounds:
+            shelf = self.shelf.within(selector_settings(self.recipe, self.task, self.seed))
+        order = hashlib.sha256(labeled.indices.numpy().tobytes()).hexdigest()
+        return self._train_or_take(shelf, {"round": number, "labeled": order}, start, labeled, number)
 
     def train_shared_selector(self, start: Network | None, labeled: LabeledSet, target: nn.Module) -> Trained | None:
-        """As :meth:`train_selector`, unless another cell of the run has trained the very same selector.
+        """As :meth:`train_selector`, on the whole pool; any other cell of the run may have trained it.
 
         Its training is charged to this cell as it was measured then: on its own the method would have to pay it.
         """
         if start is None:
             return None
-        settings = self._selector_settings()
-        if self.shelf and (found := self.shelf.get(settings)):
-            saved, cost = found
-            self.ledger.charge("selector/train", cost)
-            return self.restore_selector(saved, target, start)
-        trained = self._train(start, labeled, 0, "selector/train", record_history=True)
-        if self.shelf:
-            self.shelf.put(settings, trained, self.ledger.spent("selector/train"))
+        settings = selector_settings(self.recipe, self.task, self.seed)
+        return self._train_or_take(self.shelf, settings, start, labeled, 0, record_history=True)
+
+    def _train_or_take(
+        self,
+        shelf: SelectorShelf | None,
+        settings: Mapping[str, Any],
+        start: Network,
+        labeled: LabeledSet,
+        number: int,
+        *,
+        record_history: bool = False,
+    ) -> Trained:
+        """The selector of these settings from the shelf; trained, and put there, if it does not have it."""
+        needs_curve = self.task.accuracy_by_epoch and self._becomes_target("selector/train", number)
+        found = shelf.get(settings) if shelf else None
+        if found and self._fits(found[0], start) and (found[0].accuracy_by_epoch is not None or not needs_curve):
+            saved, costs = found
+            for stage, cost in costs.items():
+                if stage != "target/eval" or needs_curve:  # the curve, which this cell would not have drawn
+                    self.ledger.charge(stage, cost)
+            with self.ledger.stage("records"):
+                # A start that is pruned while it trains has all channels of the dense network.
+                taken = self.restore_selector(saved, start.model, start)
+            assert taken is not None
+            return taken if needs_curve else dataclasses.replace(taken, accuracy_by_epoch=None)
+        with self.ledger.itemised() as costs:
+            trained = self._train(start, labeled, number, "selector/train", record_history=record_history)
+        if shelf:
+            with self.ledger.stage("records"):
+                shelf.put(settings, trained, costs)
         return trained
 
-    def _selector_settings(self) -> dict[str, Any]:
-        """All that tells one selector of a run from another in the coreset protocol; a run has one task."""
-        committee = self.recipe.committee
-        return {
-            "proxy": self.recipe.settings()["proxy"],
-            "head_dropout": committee.head_dropout,
-            "snapshot_times": list(committee.snapshot_times),
-            "training": selector_training(self.recipe, self.training).settings(),
-            "seed": self.seed,
-        }
+    def _fits(self, saved: SavedSelector, start: Network) -> bool:
+        """Whether a selector from the shelf has the structure that training ``start`` would give."""
+        if not isinstance(start, PrunedNetwork):
+            return saved.history is None
+        return saved.history == start.history or bool(self.recipe.proxy.pruning_steps_to_come)
 
     def train_target(
         self, target: nn.Module, selector: Trained | None, labeled: LabeledSet, number: int, stage: str = "target"

@@ -17,11 +17,12 @@ from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
 from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.errors import BadInput, CellFailed
-from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task
+from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task, selector_settings
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
+from prunefuse_bench.sharing import shared_rounds
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
 __all__ = [
@@ -59,6 +60,8 @@ class PlannedCell:
     recipe: Recipe
     seed: int
     settings: dict[str, Any]
+    shared_rounds: frozenset[int] = frozenset()
+    """Rounds whose selector another cell of the plan trains too, see :mod:`prunefuse_bench.sharing`."""
 
     @property
     def identity(self) -> str:
@@ -85,10 +88,13 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
         "task": _task_settings(suite.task, task),
         "device": device.type,
     }
+    rounds = shared_rounds(recipes, task) if suite.protocol == "active_learning" else [frozenset[int]()] * len(recipes)
     return [
-        PlannedCell(task, suite.protocol, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed})
+        PlannedCell(
+            task, suite.protocol, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed}, of_recipe
+        )
         for seed in suite.seeds
-        for recipe in recipes
+        for recipe, of_recipe in zip(recipes, rounds, strict=True)
     ]
 
 
@@ -118,6 +124,7 @@ def run_cells(
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
             observer.cell_started(cell, position, len(cells))
             observer.cell_ended(cell, _run_cell(cell, store, run.shelf, observer, resume=resume))
+            _tidy(run.shelf, cell, cells, stores)
     return stores
 
 
@@ -144,6 +151,18 @@ def check_folder(cells: list[PlannedCell], out: Path, *, resume: bool) -> None:
 def _task_hash(cell: PlannedCell) -> str:
     """Of all settings that the cells of a run share."""
     return content_hash({key: value for key, value in cell.settings.items() if key not in ("recipe", "seed")})
+
+
+def _tidy(shelf: Shelf, cell: PlannedCell, cells: list[PlannedCell], stores: list[CellStore]) -> None:
+    """Remove the selectors that this cell shared, once all cells of the plan that could take them are finished."""
+    if cell.shared_rounds:
+        settings = selector_settings(cell.recipe, cell.task, cell.seed)
+        if all(
+            store.finished
+            for other, store in zip(cells, stores, strict=True)
+            if other.seed == cell.seed and selector_settings(other.recipe, other.task, other.seed) == settings
+        ):
+            shelf.within(settings).clear()
 
 
 def _describe(suite: Suite, cells: list[PlannedCell]) -> dict[str, Any]:
@@ -173,7 +192,7 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
     with store.lock():
         if store.failure and not resume:
             return "failed"
-        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf)
+        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf, cell.shared_rounds)
         try:
             for round_ in PROTOCOL_LOOPS[cell.protocol](work, store.checkpoint()):
                 with work.ledger.stage("records"):  # charged to the round that follows

@@ -138,9 +138,17 @@ class Ledger:
         self._borrowed += cost.seconds
         self._add(name, cost)
 
-    def spent(self, name: str) -> StageCost:
-        """What a stage of this round took so far."""
-        return dataclasses.replace(self._stages.get(name, StageCost()))
+    @contextlib.contextmanager
+    def itemised(self) -> Iterator[dict[str, StageCost]]:
+        """What the stages of the block take by themselves, whatever else the round spends on them; known at its end."""
+        before, self._stages = self._stages, {}
+        within = self._stages
+        try:
+            yield within
+        finally:
+            self._stages = before
+            for name, cost in within.items():
+                self._add(name, dataclasses.replace(cost))
 
     def close_round(self) -> Bill:
         """What was spent since the last call; the ledger starts anew."""

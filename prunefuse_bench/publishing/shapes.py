@@ -401,6 +401,7 @@ class RoundShape(_Shape):
     selector: OutcomeShape | None
     target: OutcomeShape | None
     seconds: Amount
+    borrowed_seconds: Amount = 0.0
     unaccounted_seconds: Number
     stages: Annotated[dict[Name, StageShape], Field(max_length=100)]
     peak_memory_bytes: Whole | None

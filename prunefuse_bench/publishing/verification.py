@@ -361,8 +361,10 @@ def _check_round(where: str, record: RoundShape, cell: _Cell, number: int, asked
             _check_robustness(f"{where}: {who}", outcome.corruptions, corruptions, task.dataset.test_size)
     _check_decomposition(where, record, cell)
     accounted = sum(stage.seconds for stage in record.stages.values()) + record.unaccounted_seconds
-    # What another cell has trained is charged on top of the wall-clock; only the coreset protocol shares selectors.
-    least, most = record.seconds, math.inf if cell.settings.protocol == "coreset" else record.seconds
+    # What another cell has trained is charged on top of the wall-clock. Records of the coreset protocol did not always
+    # say how much that is.
+    least = record.seconds + record.borrowed_seconds
+    most = math.inf if cell.settings.protocol == "coreset" and not record.borrowed_seconds else least
     tolerance = 1e-6 * (1 + record.seconds)
     if not least - tolerance <= accounted <= most + tolerance:
         raise Refused(f"{where}: seconds: {record.seconds:g} in all, but its parts come to {accounted:g}")

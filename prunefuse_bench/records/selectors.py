@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from prunefuse_bench.atomic import make_folder, write_atomically
@@ -25,6 +28,8 @@ __all__ = ["Shelf", "pack_selector", "unpack_selector"]
 
 STATE, SNAPSHOT, HISTORY = "state/", "snapshot/", "history/"
 """Prefixes of the tensors' names."""
+CHECKSUM = "sha256"
+"""Key of the metadata: of everything else in the file. Files from before have none."""
 
 
 def pack_selector(selector: Trained, **more: Any) -> bytes:
@@ -39,8 +44,9 @@ def pack_selector(selector: Trained, **more: Any) -> bytes:
     if selector.history is not None:
         tensors |= _named(HISTORY, selector.history.tensors())
     steps, ratio = (network.history, network.extent.ratio) if isinstance(network, PrunedNetwork) else (None, None)
-    plain = {"pruning_history": steps, "pruning_ratio": ratio, "more": more}
-    return safetensors.torch.save(tensors, {name: json.dumps(value) for name, value in plain.items()})
+    plain = {"pruning_history": steps, "pruning_ratio": ratio, "curve": selector.accuracy_by_epoch, "more": more}
+    metadata = {name: json.dumps(value) for name, value in plain.items()}
+    return safetensors.torch.save(tensors, {**metadata, CHECKSUM: _checksum(tensors, metadata)})
 
 
 def unpack_selector(file: Path, fit: Fit | None = None) -> SavedSelector:
@@ -53,33 +59,57 @@ def unpack_selector(file: Path, fit: Fit | None = None) -> SavedSelector:
 
 
 class Shelf:
-    """Selectors that several cells of a run would train alike, by the hash of what determines them."""
+    """Selectors that several cells of a run would train alike, by the hash of what determines them.
+
+    A file is written whole or not at all, and is taken only if its checksum is right: cells of several processes may
+    put and take the same one. It can always be removed: what is missing, or damaged, is trained anew.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, StageCost] | None:
-        """The selector that these settings make and what its training took; None if nobody trained it yet.
+    def within(self, settings: Mapping[str, Any]) -> Shelf:
+        """The part of it for selectors that have these settings in common."""
+        return Shelf(self.folder / content_hash(settings))
 
-        Raises:
-            BadInput: not readable.
-        """
+    def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, dict[str, StageCost]] | None:
+        """The selector that these settings make and what its training took; None if there is none that can be read."""
         file = self._file(settings)
         if not file.exists():
             return None
-        saved, more = _read(file, None)
-        cost = more["cost"]
-        lists = {name: tuple(cost.get(name, ())) for name in ("uncounted", "disagreements")}
-        return saved, StageCost(**{**cost, **lists})
+        try:
+            saved, more = _read(file, None)
+            costs = more["costs"] if "costs" in more else {"selector/train": more["cost"]}
+            return saved, {stage: _cost(cost) for stage, cost in costs.items()}
+        except (BadInput, KeyError, TypeError, AttributeError):
+            return None
 
-    def put(self, settings: Mapping[str, Any], selector: Trained, cost: StageCost) -> None:
+    def put(self, settings: Mapping[str, Any], selector: Trained, costs: Mapping[str, StageCost]) -> None:
         """Keep a selector."""
         make_folder(self.folder)
-        packed = pack_selector(selector, fit=dataclasses.asdict(selector.fit), cost=dataclasses.asdict(cost))
+        plain = {stage: dataclasses.asdict(cost) for stage, cost in costs.items()}
+        packed = pack_selector(selector, fit=dataclasses.asdict(selector.fit), costs=plain)
         write_atomically(self._file(settings), lambda stream: stream.write(packed))
+
+    def clear(self) -> None:
+        """Remove it; nobody is going to ask for its selectors."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, settings: Mapping[str, Any]) -> Path:
         return self.folder / f"{content_hash(settings)}.safetensors"
+
+
+def _cost(plain: Mapping[str, Any]) -> StageCost:
+    return StageCost(**{**plain, **{name: tuple(plain.get(name, ())) for name in ("uncounted", "disagreements")}})
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,9 +121,13 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
         with safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             steps, more = json.loads(metadata["pruning_history"]), json.loads(metadata["more"])
-            ratio = json.loads(metadata.get("pruning_ratio", "null"))  # files from before have none
+            # Files from before have neither of these, and no checksum.
+            ratio, curve = (json.loads(metadata.get(key, "null")) for key in ("pruning_ratio", "curve"))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
         fit = fit or Fit(**more["fit"])
+        stated = metadata.pop(CHECKSUM, None)
+        if stated is not None and stated != _checksum(tensors, metadata):
+            raise ValueError("its content is not that of its checksum")
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise BadInput(
             f"{file}: expected a trained selector, but it is not readable ({error}); remove its folder to run it again"
@@ -110,5 +144,6 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
         snapshots=tuple(part(f"{SNAPSHOT}{number}/") for number in sorted(numbers)),
         training_history=History.of(part(HISTORY)) if part(HISTORY) else None,
         ratio=ratio,
+        accuracy_by_epoch=None if curve is None else tuple(curve),
     )
     return saved, more

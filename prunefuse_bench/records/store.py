@@ -6,7 +6,7 @@
     RUN/cells/ID/selector-003.safetensors   the selector after the last whole round
     RUN/cells/ID/losses-003.safetensors     losses of the pool after it, if the task decomposes errors
     RUN/cells/ID/failure.json          why the cell failed, if it did
-    RUN/selectors/                     selectors that cells of the coreset protocol share
+    RUN/selectors/                     selectors that cells share; can be removed, they are then trained anew
 
 A cell is finished when its last round is there: nothing says so but the rounds themselves. Every .json carries the
 SHA-256 of its content (see :mod:`prunefuse_bench.records.checksums`); those written before there were checksums are
@@ -145,6 +145,7 @@ class CellStore:
             "selector": _with_robustness(round_.selector_outcome),
             "target": _with_curve(round_.target_outcome),
             "seconds": round_.bill.seconds,
+            **({"borrowed_seconds": round_.bill.borrowed} if round_.bill.borrowed else {}),
             "unaccounted_seconds": round_.bill.unaccounted,
             "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
             "peak_memory_bytes": process_peak_bytes(),
