@@ -609,7 +609,8 @@ class Cell:
         with self._diagnosing("decomposition"):
             fresh = None
             if self._synchronised:
-                fresh = self.train_selector(self.new_selector(initial), labeled, number)
+                start = self.new_selector(initial)
+                fresh = self._train(start, labeled, number, "selector/train") if start else None
             losses = self._pool_losses(model)
             own_losses = losses if own is model else self._pool_losses(own) if own else None
             both = PoolLosses(losses, own_losses)
