@@ -59,8 +59,11 @@ OPERATORS = [
     "score", "score_committee", "score_head", "top_k", "advance_kcenters", "fuse_flat", "gather_images", "batch_norm",
     "batch_norm_backward",
 ]  # fmt: skip
-ELSEWHERE = {"instruction_set", "has_chains", "pack_weight", "run_chain"}
-"""The first two take no tensor, the others need a processor with AMX: tests/test_chain.py."""
+ELSEWHERE = {
+    "instruction_set", "has_chains", "pack_weight", "run_chain", "convolution", "convolution_input_gradient",
+    "convolution_weight_gradient",
+}  # fmt: skip
+"""The first two take no tensor, the others need a processor with AMX: test_chain.py and test_convolution.py."""
 
 
 def test_no_operator_is_left_out() -> None:

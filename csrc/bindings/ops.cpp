@@ -20,6 +20,7 @@
 #include "../core/fusing.h"
 #include "../cpu/batch_norm.h"
 #include "../cpu/chain.h"
+#include "../cpu/convolution.h"
 #include "../cpu/images.h"
 #include "../cpu/kcenters.h"
 #include "../cpu/kernels.h"
@@ -396,6 +397,82 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& dy, const T
   return {dx, dweight, dbias};
 }
 
+// ---- convolutions in training ----
+
+void check_images(const Tensor& tensor, const char* what) {
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::BFloat16 && tensor.dim() == 4 && tensor.is_contiguous(), what,
+                  ": expected contiguous bfloat16 [N, H, W, C]");
+}
+
+void check_convolution(const cpu::ConvolutionShape& shape) {
+  STD_TORCH_CHECK(cpu::can_run_chains(), "convolution: expected a processor with bfloat16 matrix units");
+  const std::string fault = cpu::fault_of(shape);
+  STD_TORCH_CHECK(fault.empty(), "convolution: ", fault);
+}
+
+Tensor empty_images(const Tensor& like, int64_t height, int64_t width, int64_t channels) {
+  const std::array<int64_t, 4> sizes = {like.size(0), height, width, channels};
+  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), 4));
+}
+
+// Of the weight [O, K, K, I] and images [N, height, width, I].
+cpu::ConvolutionShape convolution_shape(const Tensor& weight, int64_t images, int64_t height, int64_t width,
+                                        int64_t stride) {
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.dim() == 4 && weight.is_contiguous() &&
+                      weight.size(1) == weight.size(2),
+                  "weight: expected contiguous float32 [O, K, K, I]");
+  const cpu::ConvolutionShape shape = {images, height, width, weight.size(3), weight.size(0), weight.size(1), stride};
+  check_convolution(shape);
+  return shape;
+}
+
+void check_gradient(const Tensor& dy, const cpu::ConvolutionShape& shape) {
+  check_images(dy, "dy");
+  const int64_t height = (shape.height - 1) / shape.stride + 1, width = (shape.width - 1) / shape.stride + 1;
+  STD_TORCH_CHECK(
+      dy.size(0) == shape.images && dy.size(1) == height && dy.size(2) == width && dy.size(3) == shape.channels_out,
+      "dy: expected the shape of the output, [", shape.images, ", ", height, ", ", width, ", ", shape.channels_out,
+      "]");
+}
+
+Tensor convolution(const Tensor& x, const Tensor& weight, int64_t stride) {
+  check_images(x, "x");
+  const cpu::ConvolutionShape shape = convolution_shape(weight, x.size(0), x.size(1), x.size(2), stride);
+  STD_TORCH_CHECK(x.size(3) == shape.channels_in, "x: expected ", shape.channels_in, " channels, got ", x.size(3));
+  Tensor y = empty_images(x, (shape.height - 1) / stride + 1, (shape.width - 1) / stride + 1, shape.channels_out);
+  cpu::convolve(shape, static_cast<const uint16_t*>(x.const_data_ptr()),
+                static_cast<const float*>(weight.const_data_ptr()), static_cast<uint16_t*>(y.mutable_data_ptr()),
+                torch_threads());
+  return y;
+}
+
+Tensor convolution_input_gradient(const Tensor& dy, const Tensor& weight, int64_t height, int64_t width,
+                                  int64_t stride) {
+  check_rank(dy, 4, "dy");
+  const cpu::ConvolutionShape shape = convolution_shape(weight, dy.size(0), height, width, stride);
+  check_gradient(dy, shape);
+  Tensor dx = empty_images(dy, height, width, shape.channels_in);
+  cpu::convolve_input_gradient(shape, static_cast<const uint16_t*>(dy.const_data_ptr()),
+                               static_cast<const float*>(weight.const_data_ptr()),
+                               static_cast<uint16_t*>(dx.mutable_data_ptr()), torch_threads());
+  return dx;
+}
+
+Tensor convolution_weight_gradient(const Tensor& dy, const Tensor& x, int64_t kernel, int64_t stride) {
+  check_rank(dy, 4, "dy");
+  check_images(x, "x");
+  const cpu::ConvolutionShape shape = {x.size(0), x.size(1), x.size(2), x.size(3), dy.size(3), kernel, stride};
+  check_convolution(shape);
+  check_gradient(dy, shape);
+  const std::array<int64_t, 4> sizes = {shape.channels_out, kernel, kernel, shape.channels_in};
+  Tensor dweight =
+      torch::stable::new_empty(x, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), 4), ScalarType::Float);
+  cpu::convolve_weight_gradient(shape, static_cast<const uint16_t*>(dy.const_data_ptr()),
+                                static_cast<const uint16_t*>(x.const_data_ptr()),
+                                static_cast<float*>(dweight.mutable_data_ptr()), torch_threads());
+  return dweight;
+}
+
 // ---- whole networks ----
 
 bool has_chains() { return cpu::can_run_chains(); }
@@ -506,6 +583,9 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def(
       "batch_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor inverse_deviation)"
       " -> (Tensor, Tensor, Tensor)");
+  library.def("convolution(Tensor x, Tensor weight, int stride) -> Tensor");
+  library.def("convolution_input_gradient(Tensor dy, Tensor weight, int height, int width, int stride) -> Tensor");
+  library.def("convolution_weight_gradient(Tensor dy, Tensor x, int kernel, int stride) -> Tensor");
   library.def("has_chains() -> bool");
   library.def("pack_weight(Tensor weight, int stride) -> Tensor");
   library.def(
@@ -530,6 +610,9 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
   library.impl("batch_norm", TORCH_BOX(&batch_norm));
   library.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
+  library.impl("convolution", TORCH_BOX(&convolution));
+  library.impl("convolution_input_gradient", TORCH_BOX(&convolution_input_gradient));
+  library.impl("convolution_weight_gradient", TORCH_BOX(&convolution_weight_gradient));
   library.impl("pack_weight", TORCH_BOX(&pack_weight));
   library.impl("run_chain", TORCH_BOX(&run_chain));
   library.impl("score", TORCH_BOX(&score));

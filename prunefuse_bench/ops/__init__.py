@@ -6,6 +6,7 @@ has run the CUDA kernels yet: they are run by an emulator in the tests.
 
 from prunefuse_bench.ops._library import HAS_CUDA_KERNELS, instruction_set
 from prunefuse_bench.ops.checks import NotRankable
+from prunefuse_bench.ops.convolving import convolution, convolution_input_gradient, convolution_weight_gradient
 from prunefuse_bench.ops.fusing import LAWS, fuse_flat
 from prunefuse_bench.ops.images import gather_images
 from prunefuse_bench.ops.kcenters import GreedyKCenters, greedy_kcenters
@@ -23,6 +24,9 @@ __all__ = [
     "TopK",
     "batch_norm",
     "batch_norm_backward",
+    "convolution",
+    "convolution_input_gradient",
+    "convolution_weight_gradient",
     "fuse_flat",
     "gather_images",
     "greedy_kcenters",

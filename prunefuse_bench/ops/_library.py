@@ -116,3 +116,19 @@ def _batch_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_deviation: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@fake("prunefuse_bench::convolution")
+def _convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    images, height, width, _ = x.shape
+    return x.new_empty(images, (height - 1) // stride + 1, (width - 1) // stride + 1, weight.shape[0])
+
+
+@fake("prunefuse_bench::convolution_input_gradient")
+def _convolution_input_gradient(dy: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+    return dy.new_empty(dy.shape[0], height, width, weight.shape[3])
+
+
+@fake("prunefuse_bench::convolution_weight_gradient")
+def _convolution_weight_gradient(dy: Tensor, x: Tensor, kernel: int, stride: int) -> Tensor:
+    return x.new_empty(dy.shape[3], kernel, kernel, x.shape[3], dtype=torch.float32)

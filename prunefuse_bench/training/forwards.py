@@ -18,13 +18,17 @@ Layer = TypeVar("Layer", bound=nn.Module)
 def forward_by(forward: Callable[[Layer, Tensor], Tensor], layers: Iterable[Layer]) -> Iterator[None]:
     """Within the block, ``forward(layer, x)`` is the forward pass of these layers.
 
-    The network's structure, its hooks and its tensors stay what they are.
+    The network's structure, its hooks and its tensors stay what they are. Of blocks within each other the innermost
+    holds.
     """
     changed = list(layers)
+    before = [vars(layer).get("forward") for layer in changed]
     for layer in changed:
         layer.forward = functools.partial(forward, layer)
     try:
         yield
     finally:
-        for layer in changed:
+        for layer, outer in zip(changed, before, strict=True):
             del layer.forward
+            if outer is not None:
+                layer.forward = outer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunefuse_bench.training.forwards import forward_by
 
-__all__ = ["safe_strided_convolutions"]
+__all__ = ["safe_forward", "safe_strided_convolutions"]
 
 
 def safe_strided_convolutions(network: nn.Module) -> AbstractContextManager[None]:
@@ -23,14 +23,17 @@ def safe_strided_convolutions(network: nn.Module) -> AbstractContextManager[None
 
     The same numbers to rounding; the network's structure and tensors stay what they are.
     """
-    return forward_by(_forward, (m for m in network.modules() if type(m) is nn.Conv2d and _is_strided_1x1(m)))
+    return forward_by(safe_forward, (m for m in network.modules() if type(m) is nn.Conv2d and _is_strided_1x1(m)))
 
 
 def _is_strided_1x1(module: nn.Conv2d) -> bool:
     return module.kernel_size == (1, 1) and module.stride != (1, 1) and module.padding == (0, 0)
 
 
-def _forward(module: nn.Conv2d, x: Tensor) -> Tensor:
+def safe_forward(module: nn.Conv2d, x: Tensor) -> Tensor:
+    """The forward pass of a convolution; of a strided 1x1 one as described above."""
+    if not _is_strided_1x1(module):
+        return nn.Conv2d.forward(module, x)
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return nn.Conv2d.forward(module, x)
     down, across = module.stride

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "../../csrc/core/fusing.h"
+#include "../../csrc/cpu/chain.h"
+#include "../../csrc/cpu/convolution.h"
 #include "../../csrc/cpu/kcenters.h"
 #include "../../csrc/cpu/kernels.h"
 #include "../../csrc/cpu/top_k.h"
@@ -192,6 +194,54 @@ void check_draws() {
   report("draws", why);
 }
 
+// Forward and both gradients: y, dx and dw of the same three sums. Where there are no such units, nothing to check.
+void check_convolution(const cpu::ConvolutionShape& shape) {
+  const int64_t k = shape.kernel, s = shape.stride, in = shape.channels_in, out = shape.channels_out;
+  const int64_t height = (shape.height - 1) / s + 1, width = (shape.width - 1) / s + 1;
+  const std::string name = "convolution " + std::to_string(shape.width) + ", " + std::to_string(in) + " to " +
+                           std::to_string(out) + ", stride " + std::to_string(s);
+  if (!cpu::can_run_chains()) return report(name, "");
+  const auto rounded = [](size_t count, std::vector<uint16_t>& bits) {
+    std::vector<float> values = normal(count);
+    bits.resize(count);
+    for (size_t i = 0; i < count; ++i) values[i] = from_bfloat16(bits[i] = to_bfloat16(values[i]));
+    return values;
+  };
+  std::vector<uint16_t> x_bits, dy_bits, w_bits;
+  const std::vector<float> x = rounded(static_cast<size_t>(shape.images * shape.height * shape.width * in), x_bits),
+                           dy = rounded(static_cast<size_t>(shape.images * height * width * out), dy_bits),
+                           w = rounded(static_cast<size_t>(out * k * k * in), w_bits);
+  std::vector<double> y(dy.size()), dx(x.size()), dw(w.size());
+  for (int64_t n = 0; n < shape.images; ++n)
+    for (int64_t a = 0; a < height; ++a)
+      for (int64_t b = 0; b < width; ++b)
+        for (int64_t tap = 0; tap < k * k; ++tap) {
+          const int64_t row = a * s + tap / k - k / 2, column = b * s + tap % k - k / 2;
+          if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) continue;
+          for (int64_t o = 0; o < out; ++o)
+            for (int64_t i = 0; i < in; ++i) {
+              const int64_t from = ((n * shape.height + row) * shape.width + column) * in + i,
+                            to = ((n * height + a) * width + b) * out + o, weight = (o * k * k + tap) * in + i;
+              y[to] += static_cast<double>(x[from]) * w[weight];
+              dx[from] += static_cast<double>(dy[to]) * w[weight];
+              dw[weight] += static_cast<double>(dy[to]) * x[from];
+            }
+        }
+  std::vector<uint16_t> found_y(y.size()), found_dx(dx.size());
+  std::vector<float> found_dw(dw.size());
+  cpu::convolve(shape, x_bits.data(), w.data(), found_y.data(), two_threads);
+  cpu::convolve_input_gradient(shape, dy_bits.data(), w.data(), found_dx.data(), two_threads);
+  cpu::convolve_weight_gradient(shape, dy_bits.data(), x_bits.data(), found_dw.data(), two_threads);
+  std::string why;
+  const auto compare = [&](const char* what, double found, double wanted) {
+    if (!(std::abs(found - wanted) <= 0.004 * std::abs(wanted) + 1e-3)) why = what;
+  };
+  for (size_t i = 0; i < y.size(); ++i) compare("y", from_bfloat16(found_y[i]), y[i]);
+  for (size_t i = 0; i < dx.size(); ++i) compare("dx", from_bfloat16(found_dx[i]), dx[i]);
+  for (size_t i = 0; i < dw.size(); ++i) compare("dw", found_dw[i], dw[i]);
+  report(name, why);
+}
+
 }  // namespace
 
 int main() {
@@ -210,5 +260,10 @@ int main() {
   for (float& value : far) value += 1e4f;
   check_kcenters("far from the origin", far, 8, 10, 60);
   check_draws();
+  for (const cpu::ConvolutionShape& shape :
+       {cpu::ConvolutionShape{3, 9, 7, 8, 8, 3, 1}, cpu::ConvolutionShape{2, 6, 32, 16, 16, 3, 1},
+        cpu::ConvolutionShape{5, 3, 5, 5, 13, 3, 2}, cpu::ConvolutionShape{3, 8, 8, 32, 48, 3, 2},
+        cpu::ConvolutionShape{2, 4, 33, 24, 8, 1, 2}, cpu::ConvolutionShape{4, 1, 1, 64, 16, 3, 1}})
+    check_convolution(shape);
   return all_passed ? 0 : 1;
 }
