@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs gpu browser docs lint bench clean
+.PHONY: quick test proofs exactness gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -20,6 +20,11 @@ test: $(TOOLS) lint
 # packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
 proofs: $(TOOLS)
 	$(BIN)/python -m pytest -m slow -rs
+
+# One of them alone: prune, train, fuse is exact for every registered network and every way to prune it. Prints what a
+# threshold over all layers leaves nothing of, and so is refused.
+exactness: $(TOOLS)
+	$(BIN)/python -m pytest -m slow tests/test_exactness.py
 
 # The CUDA kernels on a GPU; every test is skipped where there is none.
 gpu: $(TOOLS)

@@ -16,7 +16,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch_pruning
@@ -447,7 +447,28 @@ def _output_channels(model: nn.Module) -> int:
 
 def _dependency_graph(model: nn.Module, example_input: Tensor) -> torch_pruning.DependencyGraph:
     with torch.enable_grad():
-        return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example_input,), verbose=False)
+        graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=(example_input,), verbose=False)
+    widest = max((max(parameter.shape[:2]) for parameter in model.parameters() if parameter.ndim), default=0)
+    for node in graph.module2node.values():
+        for dependency in node.dependencies:
+            dependency.index_mapping.append(_Limit(LARGEST_GROUP * widest))  # after those that the graph itself sets
+    return graph
+
+
+LARGEST_GROUP = 4
+"""More channels than so many times the widest layer's, followed from one layer to the next, were followed wrongly."""
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """Hands indices of channels on, unless there are too many: those of some networks would multiply for ever."""
+
+    count: int
+
+    def __call__(self, indices: list[Any]) -> list[Any]:
+        if len(indices) > self.count:
+            raise ValueError("the channels that belong together become more from layer to layer, without end")
+        return indices
 
 
 def _index_map(model: nn.Module, example_input: Tensor, history: Sequence[PruningStep]) -> dict[str, Tensor]:

@@ -117,6 +117,12 @@ def test_a_target_too_small_for_a_smaller_proxy_is_refused() -> None:
         Smaller().start(build_model("resnet8", num_classes=10, in_channels=3), torch.zeros(1, 3, 32, 32), seed=0)
 
 
+def test_the_advice_for_a_target_that_reads_text_names_a_network_that_does() -> None:
+    target = build_model("vdcnn9", num_classes=4, in_channels=1, width=0.25)
+    with pytest.raises(BadInput, match=r"model: vdcnn9, width: 0\.5"):
+        Smaller().start(target, torch.zeros(1, 64, dtype=torch.int64), seed=0)
+
+
 def test_observers_change_nothing(images: Tensor, labels: Tensor) -> None:
     plain = train(images, labels)
     watched = train(images, labels, HistoryRecorder(), SnapshotRecorder((0.5, 1.0)))

@@ -142,9 +142,9 @@ def find_classifier(model: nn.Module, example_input: Tensor) -> nn.Linear:
     Raises:
         ValueError: the network does not end in a linear layer.
     """
-    produced: dict[int, nn.Linear] = {}
+    produced: list[tuple[nn.Module, Tensor]] = []  # the outputs are kept: another tensor must not get the id of one
     hooks = [
-        module.register_forward_hook(lambda layer, _, output: produced.__setitem__(id(output), layer))
+        module.register_forward_hook(lambda layer, _, output: produced.append((layer, output)))
         for module in model.modules()
         if isinstance(module, nn.Linear)
     ]
@@ -153,11 +153,11 @@ def find_classifier(model: nn.Module, example_input: Tensor) -> nn.Linear:
     try:
         with torch.no_grad():
             logits = model(example_input)
-            classifier = produced.get(id(logits))
+            classifier = next((layer for layer, output in produced if output is logits), None)
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    if classifier is None:
+    if not isinstance(classifier, nn.Linear):
         raise ValueError(f"{type(model).__name__} does not end in a linear layer, so it has no classifier to keep")
     return classifier

@@ -230,9 +230,10 @@ class Smaller(Proxy):
         sizes = {name: _parameters(name, classes, channels, self.width) for name in _meant_for(example_input)}
         small_enough = {name: size for name, size in sizes.items() if size <= target / 2}
         if not small_enough:
+            smallest = min(sizes, key=lambda name: sizes[name])
             raise BadInput(
                 f"proxy 'smaller': no registered network has at most half of the target's {target:,} parameters; "
-                "name one and its width, as in {name: smaller, model: resnet8, width: 0.5}"
+                f"name one and its width, as in {{name: smaller, model: {smallest}, width: 0.5}}"
             )
         return max(small_enough, key=lambda name: small_enough[name])
 
