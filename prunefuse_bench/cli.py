@@ -238,7 +238,10 @@ def submit(
       prunefuse-bench submit runs/quick --out quick-on-my-machine.zip
     """
     from prunefuse_bench.publishing import pack
+    from prunefuse_bench.records import find_runs
 
+    if (parts := find_runs([run])) != [run]:
+        raise BadInput(f"{run} holds {len(parts)} runs, of the parts of a suite: pack each of them, as in {parts[0]}")
     _say("Written:", str(pack(run, out or Path(f"{run.resolve().name}.zip"))))
 
 

@@ -18,7 +18,7 @@ from prunefuse_bench.forecast.sizes import PUBLISHED, sizes_of
 from prunefuse_bench.forecast.work import trained_samples
 from prunefuse_bench.loop import active_learning
 from prunefuse_bench.paper.recompute import DENSE_PARAMETERS
-from prunefuse_bench.records import RunFolder
+from prunefuse_bench.records import RunFolder, load_results
 from prunefuse_bench.runner import plan, run_cells
 from prunefuse_bench.training import StepSchedule, TrainingRecipe
 
@@ -95,6 +95,15 @@ def test_counts_are_those_of_the_run(overrides: list[str], tiny: Path, tmp_path:
         assert told[method].keys() == costly.keys(), method
         for name, sums in costly.items():
             assert told[method][name] == pytest.approx(sums, rel=1e-12), (method, name)
+    results = load_results(tmp_path / "run")
+    for cell in part.cells:
+        last = results[results["method"] == cell.recipe.label].iloc[-1]
+        told_of = {"selector": cell.choosing, "target": cell.target}
+        if last["labels"] == part.label_counts[-1]:
+            told_of["total"] = cell.total
+        for who, cost in told_of.items():
+            assert cost.flops_forward + cost.flops_backward == last[f"{who}_flops"], (cell.recipe.label, who)
+            assert cost.paper_flops == pytest.approx(last[f"{who}_paper_flops"], rel=1e-12), (cell.recipe.label, who)
 
 
 def test_samples_of_a_training_are_those_of_the_schedule() -> None:
@@ -113,7 +122,7 @@ def test_what_was_measured_is_remembered(tiny: Path, monkeypatch: pytest.MonkeyP
     said: list[str] = []
     first = forecast_part(None, suite, said.append)
     assert len(said) == 2
-    assert all(cell.seconds() > 0 for cell in first.cells)
+    assert all(cell.total.seconds > 0 for cell in first.cells)
     monkeypatch.setattr(networks, "build_model", None)
     assert forecast_part(None, suite, said.append) == first
     assert len(said) == 2
@@ -135,7 +144,7 @@ def test_a_network_too_large_to_measure_is_scaled_from_smaller_images(monkeypatc
     monkeypatch.setattr(networks, "AFFORDABLE", 0.25e9)  # a batch of one, and of four at 16x16
     part = forecast_part(None, suite)
     assert part.how == {"resnet20": "scaled by FLOPs from the same network on images of 16x16, in batches of 4"}
-    assert part.cells[0].seconds() > 0
+    assert part.cells[0].total.seconds > 0
 
 
 def test_smaller_batches_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +158,8 @@ def test_cells_that_share_a_selector_take_its_time_once(tiny: Path) -> None:
     part = forecast_part(None, suite)
     one, other = part.cells
     assert one.shared == other.shared is not None
-    apart = one.seconds() + other.seconds()
-    assert part.seconds == pytest.approx(apart - one.seconds(("selector/train",)))
+    apart = one.total.seconds + other.total.seconds
+    assert part.seconds == pytest.approx(apart - one.stages["selector/train"].seconds)
 
 
 # Sizes

@@ -139,6 +139,9 @@ def test_parts_run_one_after_another_and_are_reported_together(
     assert code == 0, errors
     assert "digits, 400 of" in printed
     assert not (folder / "comparison.md").exists()
+    code, _, errors = run_cli("submit", folder)
+    assert code == 2
+    assert "holds 2 runs, of the parts of a suite: pack each of them" in errors
 
 
 def test_a_fault_of_the_last_part_is_found_before_the_first_is_trained(

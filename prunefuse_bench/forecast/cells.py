@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from prunefuse_bench.config import Suite
-from prunefuse_bench.cost import StageCost
+from prunefuse_bench.cost import SELECTOR_STAGES, StageCost
 from prunefuse_bench.data import Augmentation, Normalisation, SymbolInputs
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.forecast.networks import KnownNetwork, NetworkQuestion, build_target, know
 from prunefuse_bench.forecast.sizes import DataSizes, sizes_of
-from prunefuse_bench.forecast.work import Choosing, Passes, cell_work
+from prunefuse_bench.forecast.work import Choosing, Work, cell_work
 from prunefuse_bench.models import MODELS
-from prunefuse_bench.recipe import Recipe, Target
+from prunefuse_bench.recipe import ProtocolName, Recipe, Target
 from prunefuse_bench.runner import check_kind, resolve_device, resolve_recipes
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 
 __all__ = ["CellForecast", "PartForecast", "forecast_part"]
+
+CHOOSING_STAGES = ("selector/infer", "selector/rank")
+TARGET_STAGES = ("fuse", "target/train")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class CellForecast:
         selector: the network that chooses, None if none is trained.
         parameters: of it.
         stages: FLOPs, samples and seconds by stage, the latter estimated.
+        choosing: what it takes to choose the labels of the last budget that is reported, those before included.
+        target: all else that the target of this budget needs; both as :func:`prunefuse_bench.load_results` has them.
         uncounted_choice: whether the acquisition's own FLOPs depend on the data, and are not in it.
         shared: what tells its selector from others, if cells of a run share those that are equal; else None.
     """
@@ -43,23 +48,15 @@ class CellForecast:
     selector: str | None
     parameters: int | None
     stages: dict[str, StageCost]
+    choosing: StageCost
+    target: StageCost
     uncounted_choice: bool
     shared: str | None
 
-    def flops(self, stages: tuple[str, ...] | None = None) -> int:
-        """Counted FLOPs of these stages, or of all."""
-        return sum(cost.flops_forward + cost.flops_backward for cost in self._of(stages))
-
-    def paper_flops(self, stages: tuple[str, ...] | None = None) -> float:
-        """FLOPs by the paper's rule of these stages, or of all."""
-        return sum(cost.paper_flops for cost in self._of(stages))
-
-    def seconds(self, stages: tuple[str, ...] | None = None) -> float:
-        """Seconds of these stages, or of all."""
-        return sum(cost.seconds for cost in self._of(stages))
-
-    def _of(self, stages: tuple[str, ...] | None) -> list[StageCost]:
-        return [cost for name, cost in self.stages.items() if stages is None or name in stages]
+    @property
+    def total(self) -> StageCost:
+        """Of all stages: every target that is reported, and evaluation."""
+        return _sum(self.stages.values())
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,10 @@ class PartForecast:
         """Of all cells, a selector that several share counted once."""
         total, seen = 0.0, set()
         for cell in self.cells:
-            total += cell.seconds()
+            total += cell.total.seconds
             if cell.shared is not None:
                 if cell.shared in seen:
-                    total -= cell.seconds(("selector/train",))
+                    total -= cell.stages["selector/train"].seconds
                 seen.add(cell.shared)
         return total
 
@@ -146,14 +143,18 @@ def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None
             sizes.test,
             accuracy_by_epoch=spec.accuracy_by_epoch,
         )
-        stages, uncounted = _costs(recipe, work, networks, sizes.classes)
+        rounds, uncounted = _costs(recipe, work, networks, sizes.classes, len(counts))
+        last = max(spec.budgets.index(budget) for budget in report)
+        choosing, target = _to_budget(rounds[: last + 1], recipe, suite.protocol)
         selector = networks.get("selector")
         cell = CellForecast(
             recipe=recipe,
             seed=0,
             selector=describe_network(spec.model.name, recipe.proxy) if selector else None,
             parameters=selector.rates.parameters if selector else None,
-            stages=stages,
+            stages=_merged(rounds),
+            choosing=choosing,
+            target=target,
             uncounted_choice=uncounted,
             shared=None,
         )
@@ -199,11 +200,14 @@ def _shared(suite: Suite, recipe: Recipe, training: TrainingRecipe, seed: int) -
     return repr((recipe.proxy, recipe.committee.head_dropout, recipe.committee.snapshot_times, training, seed))
 
 
+Stages = dict[str, StageCost]
+
+
 def _costs(
-    recipe: Recipe, work: list[Passes | Choosing], networks: dict[str, KnownNetwork], classes: int
-) -> tuple[dict[str, StageCost], bool]:
-    """Costs by stage, and whether an acquisition's FLOPs are missing."""
-    stages: dict[str, StageCost] = {}
+    recipe: Recipe, work: list[Work], networks: dict[str, KnownNetwork], classes: int, rounds: int
+) -> tuple[list[Stages], bool]:
+    """Costs by stage of each round, and whether an acquisition's FLOPs are missing."""
+    found: list[Stages] = [{} for _ in range(rounds)]
     uncounted = False
     acquisition = recipe.find_acquisition()
     for one in work:
@@ -211,12 +215,12 @@ def _costs(
             features = networks["selector"].features if "selector" in networks else 0
             flops = acquisition.count_flops(one.counts(recipe, classes, features), dict(recipe.options))
             uncounted |= flops is None
-            cost = stages.setdefault("selector/rank", StageCost())
+            cost = found[one.round].setdefault("selector/rank", StageCost())
             cost.samples += one.candidates
             cost.flops_forward += flops or 0
             continue
         network = networks[one.network]
-        cost = stages.setdefault(one.stage, StageCost())
+        cost = found[one.round].setdefault(one.stage, StageCost())
         if one.way == "training":
             network.rates.charge_training(cost, one.samples)
             cost.seconds += one.samples * network.seconds.training
@@ -227,4 +231,34 @@ def _costs(
         teaches = one.way == "evaluation" and one.stage.endswith("/train")
         cost.samples += 0 if teaches else one.samples
         cost.flops_forward += 2 * one.times_through_head * network.features * classes
-    return stages, uncounted
+    return found, uncounted
+
+
+def _to_budget(rounds: list[Stages], recipe: Recipe, protocol: ProtocolName) -> tuple[StageCost, StageCost]:
+    """What choosing the labels of the last of these rounds takes, and what its target takes besides."""
+    updating = [name for name in SELECTOR_STAGES if name not in CHOOSING_STAGES]
+    *before, last = rounds
+    finishing = _of([last], TARGET_STAGES)
+    if protocol == "coreset":
+        # One selector and one scoring for all budgets, and a ranking for each.
+        shared = [name for name in SELECTOR_STAGES if name != "selector/rank"]
+        return _sum([_of(rounds[:1], shared), _of([last], ["selector/rank"])]), finishing
+    choosing = _sum([_of(rounds, CHOOSING_STAGES), _of(before, updating)])
+    return choosing, _sum([finishing, _of([last], updating)]) if recipe.target_start.needs_selector else finishing
+
+
+def _of(rounds: Iterable[Stages], names: Collection[str]) -> StageCost:
+    return _sum(cost for stages in rounds for name, cost in stages.items() if name in names)
+
+
+def _merged(rounds: list[Stages]) -> Stages:
+    """By stage, all rounds together."""
+    names = dict.fromkeys(name for stages in rounds for name in stages)
+    return {name: _of(rounds, (name,)) for name in names}
+
+
+def _sum(costs: Iterable[StageCost]) -> StageCost:
+    total = StageCost()
+    for cost in costs:
+        total.add(cost)
+    return total

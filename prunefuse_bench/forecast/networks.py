@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ FEWEST = 4
 """Samples of a batch below which a measurement says nothing of larger ones."""
 ENOUGH = 0.3
 """Seconds that a measurement takes at least, as long as there are samples."""
+REPEATS = 3
+"""Measurements of which the median counts, where one takes less than a second."""
 MOST = 4096
 """Samples that are measured at most."""
 VERSION = 1
@@ -225,14 +228,19 @@ def _in_words(question: NetworkQuestion, batch: int, shape: tuple[int, ...]) -> 
 
 def _seconds_per_sample(run: Callable[[int], None], first: int, most: int) -> float:
     """After a first run that is not counted: more and more samples, whole batches, until it took long enough."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        run(count)
+        return time.perf_counter() - start
+
     run(first)
     count = first
     while True:
-        start = time.perf_counter()
-        run(count)
-        seconds = time.perf_counter() - start
+        seconds = timed()
         if seconds >= ENOUGH or count >= most:
-            return seconds / count
+            more = [timed() for _ in range(REPEATS - 1)] if seconds < 1 else []
+            return statistics.median([seconds, *more]) / count
         wanted = count * max(2.0, 1.2 * ENOUGH / max(seconds, 1e-6))
         count = min(most, int(wanted) // first * first)
 

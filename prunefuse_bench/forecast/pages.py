@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prunefuse_bench.cost.ledger import SELECTOR_STAGES
+from prunefuse_bench.cost import StageCost
 from prunefuse_bench.forecast.cells import CellForecast, PartForecast
 from prunefuse_bench.report.numbers import flops, seconds
 from prunefuse_bench.report.sheets import NOTHING, Sheet
 
 __all__ = ["NOT_INCLUDED", "as_data", "part_sheet", "total_sheet"]
 
-TARGET_STAGES = ("fuse", "target/train")
-EVALUATION_STAGES = ("selector/eval", "target/eval")
 NOT_INCLUDED = (
     "Seconds are an estimate: measured on a few batches of random samples, with the machine as busy as it was then, "
     "times the samples of the schedule. Not included: ranking (FLOPs of matrix products are, where they do not depend "
     "on the data), reading and decoding data, pruning, fusing, preparing networks for scoring, and records."
 )
-RULE = "FLOPs by the rule are those of the paper's tables, and to be compared with them alone."
+RULE = (
+    "Choosing: all that the labels of the last budget take; target: all that the target of this budget takes besides. "
+    "The whole cell has the targets of all budgets, and evaluation. FLOPs by the rule are those of the paper's tables, "
+    "and to be compared with them alone."
+)
 
 
 def part_sheet(part: PartForecast) -> Sheet:
     """One line for each method; its cells differ in their seed alone, and cost the same."""
     seeds = part.suite.seeds
     columns = (
-        "method", "selector", "its parameters", "choosing", "by the rule", "targets", "by the rule", "all", "one cell",
+        "method", "selector", "parameters", "choosing", "by the rule", "target", "by the rule", "whole cell", "time",
     )  # fmt: skip
     rows = tuple(
         (
             cell.recipe.label,
             cell.selector or "none",
             f"{cell.parameters:,}" if cell.parameters else NOTHING,
-            flops(cell.flops(SELECTOR_STAGES)) + ("+" if cell.uncounted_choice else ""),
-            flops(cell.paper_flops(SELECTOR_STAGES)),
-            flops(cell.flops(TARGET_STAGES)),
-            flops(cell.paper_flops(TARGET_STAGES)),
-            flops(cell.flops()),
-            _time(cell.seconds()),
+            flops(_counted(cell.choosing)) + ("+" if cell.uncounted_choice else ""),
+            flops(cell.choosing.paper_flops),
+            flops(_counted(cell.target)),
+            flops(cell.target.paper_flops),
+            flops(_counted(cell.total)),
+            _time(cell.total.seconds),
         )
         for cell in part.cells
         if cell.seed == seeds[0]
@@ -53,8 +55,8 @@ def total_sheet(parts: Sequence[PartForecast]) -> Sheet:
         (
             part.name or part.suite.name,
             str(len(part.cells)),
-            flops(sum(cell.flops() for cell in part.cells)),
-            flops(sum(cell.paper_flops(SELECTOR_STAGES) for cell in part.cells)),
+            flops(sum(_counted(cell.total) for cell in part.cells)),
+            flops(sum(cell.total.paper_flops for cell in part.cells)),
             _time(part.seconds),
         )
         for part in parts
@@ -65,12 +67,12 @@ def total_sheet(parts: Sequence[PartForecast]) -> Sheet:
             (
                 "all",
                 str(len(cells)),
-                flops(sum(cell.flops() for cell in cells)),
-                flops(sum(cell.paper_flops(SELECTOR_STAGES) for cell in cells)),
+                flops(sum(_counted(cell.total) for cell in cells)),
+                flops(sum(cell.total.paper_flops for cell in cells)),
                 _time(sum(part.seconds for part in parts)),
             )
         )
-    columns = "part", "cells", "counted FLOPs", "choosing, by the rule", "time on this machine"
+    columns = "part", "cells", "counted FLOPs", "by the rule", "time on this machine"
     return Sheet("In all", columns, tuple(rows), (NOT_INCLUDED, RULE))
 
 
@@ -109,20 +111,22 @@ def _cell(cell: CellForecast) -> dict[str, Any]:
         "recipe": cell.recipe.settings(),
         "selector": cell.selector,
         "selector_parameters": cell.parameters,
-        "seconds": cell.seconds(),
+        "seconds": cell.total.seconds,
+        "choosing": _cost(cell.choosing),
+        "target": _cost(cell.target),
+        "total": _cost(cell.total),
         "shares_its_selector": cell.shared is not None,
         "choosing_counted_in_full": not cell.uncounted_choice,
-        "stages": {
-            name: {
-                "samples": cost.samples,
-                "flops_forward": cost.flops_forward,
-                "flops_backward": cost.flops_backward,
-                "paper_flops": cost.paper_flops,
-                "seconds": cost.seconds,
-            }
-            for name, cost in cell.stages.items()
-        },
+        "stages": {name: {"samples": cost.samples, **_cost(cost)} for name, cost in cell.stages.items()},
     }
+
+
+def _cost(cost: StageCost) -> dict[str, float]:
+    return {"flops": _counted(cost), "paper_flops": cost.paper_flops, "seconds": cost.seconds}
+
+
+def _counted(cost: StageCost) -> int:
+    return cost.flops_forward + cost.flops_backward
 
 
 def _network(part: PartForecast) -> str:
