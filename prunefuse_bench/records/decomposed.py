@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
             continue
         whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
         rounds = store.read_rounds()
-        for record, following in zip(rounds, [*rounds[1:], {}], strict=True):
+        nothing: dict[str, Any] = {}
+        for record, following in itertools.zip_longest(rounds, rounds[1:], fillvalue=nothing):
             if "decomposition" not in record:
                 continue
             found = _read(record["decomposition"])
