@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prunefuse_bench.config import presets
 from prunefuse_bench.groups import SuiteGroup, SuitePart, load_group
-from prunefuse_bench.paper.suites import WAITING, paper_presets
+from prunefuse_bench.paper.suites import paper_presets
 from prunefuse_bench.runner import resolve_recipes
 
 __all__ = ["markdown_page", "paper_rows", "preset_rows"]
@@ -49,13 +49,6 @@ def markdown_page() -> str:
         *(row for name, about, group in _papers() for row in _rows(name, about, group)),
         "",
     ]
-    if WAITING:
-        lines += [
-            "Not offered yet: "
-            + "; ".join(f"Table {number}, which needs {what}" for number, what in WAITING.items())
-            + ".",
-            "",
-        ]
     lines += [
         "## In small",
         "",

@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 import pytest
 
-from prunefuse_bench.config import Suite, TaskSpec, TrainingSpec, load_suite, presets
+from prunefuse_bench.config import Suite, load_suite, presets
 from prunefuse_bench.data import DATASETS
 from prunefuse_bench.forecast.sizes import PUBLISHED, sizes_of
 from prunefuse_bench.groups import load_group
@@ -21,15 +21,15 @@ from prunefuse_bench.paper.names import DATASETS as NAMES
 from prunefuse_bench.paper.names import registered_network
 from prunefuse_bench.paper.networks import NETWORKS
 from prunefuse_bench.paper.published import Experiment
-from prunefuse_bench.paper.suites import FIGURES, WAITING, paper_presets
-from prunefuse_bench.recipe import Fresh, Fused, Pruned, methods
+from prunefuse_bench.paper.suites import FIGURES, paper_presets
+from prunefuse_bench.recipe import Fresh, Fused, Pruned
 from prunefuse_bench.records import find_runs
 from prunefuse_bench.report.deviations import CIFAR, IMAGENET, TEXT
 from prunefuse_bench.runner import check_kind, resolve_recipes
 
 ROOT = Path(__file__).parents[1]
 RunCli = Callable[..., tuple[int, str, str]]
-TABLES = [table.number for table in published_tables() if table.parts and table.number not in WAITING]
+TABLES = [table.number for table in published_tables() if table.parts]
 NOT_COMPARABLE = {"8": 10, "17": 20}
 """Accuracies that no run is set beside: the differences of Table 8, and Table 17."""
 
@@ -51,6 +51,7 @@ def measured(suite: Suite) -> Iterator[MeasuredMethod]:
                     "weight_decay": training.weight_decay,
                     "precision": "fp32",
                     "augmentation": dict(CIFAR.augmentation or {}),
+                    **({"stopping": dataclasses.asdict(training.stopping)} if training.stopping else {}),
                 },
                 "label_counts": suite.task.label_counts(sizes.train),
             },
@@ -112,30 +113,19 @@ def unexplained(experiment: Experiment, run: MeasuredMethod) -> Iterator[str]:
 
 @pytest.mark.parametrize("number", TABLES)
 def test_no_suite_has_a_method_that_its_table_has_not(number: str) -> None:
-    experiments = [experiment for _, experiment in published_cells(number)]
+    experiments = [experiment.model_copy(update={"not_comparable": None}) for _, experiment in published_cells(number)]
     for part in load_group(f"paper-table{number}").parts:
         for run in measured(part.suite):
             assert any(_fits(experiment, run) for experiment in experiments), (part.name, run.name)
 
 
-def test_all_tables_with_numbers_have_a_preset_or_wait() -> None:
+def test_all_tables_with_numbers_have_a_preset() -> None:
     names = paper_presets()
     for table in published_tables()[1:]:
-        assert (f"paper-table{table.number}" in names) == (table.number not in WAITING)
-        assert (f"paper-table{table.number}-small" in names) == (table.number not in WAITING)
+        assert f"paper-table{table.number}" in names
+        assert f"paper-table{table.number}-small" in names
     assert list(FIGURES) == ["3", "4", "5", "6", "7", "8"]
     assert set(NOT_COMPARABLE) <= {table.number for table in published_tables()}
-
-
-def test_a_table_that_waits_needs_something_that_is_not_there() -> None:
-    """Fails when one of the settings has come: take the table out of WAITING then, and the rest is done."""
-    there = {
-        "task.corruptions": "corruptions" in TaskSpec.model_fields,
-        "task.decomposition": "decomposition" in TaskSpec.model_fields,
-        "task.training.stop_after": "stop_after" in TrainingSpec.model_fields,
-        "the settings criterion and pruning of the method prunefuse": "pruning" in methods()["prunefuse"].parameters,
-    }
-    assert [number for number, needed in WAITING.items() if there[needed]] == []
 
 
 @pytest.mark.parametrize("name", list(paper_presets()))

@@ -37,5 +37,5 @@ def registered_network(network: str, dataset: str) -> str:
 
 
 def family(network: str) -> str:
-    """Networks that differ in their depth alone are of one family: resnet14 and resnet56."""
-    return network.rstrip("0123456789")
+    """Networks that differ in their size alone are of one family: resnet14 and resnet56, both vision transformers."""
+    return network.rstrip("0123456789").replace("_tiny", "_small")

@@ -39,6 +39,8 @@ TRAINING = MappingProxyType({"epochs": 20, "min_steps": 120, "batch_size": 32})
 SEGMENTS = ((1, 0.02), (130, 0.2), (50, 0.02))
 """Learning rates of the paper's kind that so few steps can bear, as the preset quick has them."""
 TEXT_TRAINING = MappingProxyType({"epochs": 15, "min_steps": 120, "batch_size": 32, "weight_decay": 1e-4})
+PRUNING_EPOCHS = 10
+"""Of dynamic pruning, which the paper does in 20 of 181."""
 SEEDS_OF_FEW = 6
 """With so many methods or fewer there are three seeds, otherwise one."""
 
@@ -114,6 +116,8 @@ def _small_budgets(suite: Settings) -> Settings:
 
 
 def _small_recipe(recipe: str | Settings) -> str | Settings:
+    if isinstance(recipe, dict) and recipe.get("pruning") == "dynamic":
+        return {**recipe, "pruning_epochs": PRUNING_EPOCHS}
     if isinstance(recipe, str) or recipe.get("method") != "svp":
         return recipe
     model, width = NETWORKS[recipe["model"]]

@@ -20,21 +20,10 @@ from prunefuse_bench.paper.published import UNSTATED, Experiment, PublishedTable
 from prunefuse_bench.paper.small import shrink
 from prunefuse_bench.report.deviations import CIFAR, IMAGENET, TEXT, PaperTraining
 
-__all__ = ["FIGURES", "WAITING", "Settings", "derived_suites", "method_of", "paper_preset", "paper_presets"]
+__all__ = ["FIGURES", "Settings", "derived_suites", "method_of", "paper_preset", "paper_presets"]
 
 Settings = dict[str, Any]
 """A suite, or several as ``parts``, as a YAML file would state it."""
-
-WAITING: Mapping[str, str] = MappingProxyType(
-    {
-        "7": "the settings criterion and pruning of the method prunefuse",
-        "8": "task.decomposition",
-        "17": "task.corruptions",
-        "24": "task.training.stop_after",
-        "28": "the settings criterion and pruning of the method prunefuse",
-    }
-)
-"""Tables whose suites this program cannot run yet, and what they need; their presets are not offered."""
 
 START = 0.02
 """Share that is labeled by lot (section 6.1); where a table does not state its budgets, the first of them too."""
@@ -60,6 +49,7 @@ class _Task:
     protocol: str
     epochs: int
     budgets: tuple[float, ...]
+    stop_after: int | None = None
 
     @property
     def step(self) -> float:
@@ -147,13 +137,14 @@ def _parameters(method: str, protocol: Any) -> dict[str, Any]:
 
 
 def _tables() -> Iterator[PublishedTable]:
-    return (table for table in published_tables() if table.parts and table.number not in WAITING)
+    return (table for table in published_tables() if table.parts)
 
 
 def _task(experiment: Experiment, others: list[Experiment]) -> _Task:
     dataset = DATASETS[experiment.dataset]
     network = registered_network(experiment.network, experiment.dataset)
-    return _Task(dataset, network, experiment.protocol, experiment.epochs, _budgets(experiment, others))
+    budgets = _budgets(experiment, others)
+    return _Task(dataset, network, experiment.protocol, experiment.epochs, budgets, experiment.stop_after)
 
 
 def _budgets(experiment: Experiment, others: list[Experiment]) -> tuple[float, ...]:
@@ -186,14 +177,14 @@ def _settings(task: _Task, methods: list[Settings], reported: list[float]) -> Se
     paper = TRAININGS[task.dataset]
     training: Settings = {} if paper is CIFAR else {"segments": [list(segment) for segment in paper.segments]}
     training = {
-        "epochs": paper.epochs,
+        "epochs": task.epochs,
         **training,
         "batch_size": paper.batch_size,
         "momentum": paper.momentum,
         "weight_decay": paper.weight_decay,
     }
-    if task.epochs != paper.epochs:
-        training["stop_after"] = task.epochs
+    if task.stop_after is not None:
+        training["stop_after"] = task.stop_after
     dataset = {"name": task.dataset, **({"resize": SIDE} if task.dataset.startswith("tiny") else {})}
     budgets = {"budgets": list(task.budgets)}
     if reported != list(task.budgets):
@@ -209,7 +200,7 @@ _NAMINGS: tuple[Callable[[_Task], str], ...] = (
     lambda task: task.dataset,
     lambda task: task.network,
     lambda task: f"{task.dataset}-{task.network}",
-    lambda task: f"{task.epochs}-epochs",
+    lambda task: f"{task.stop_after or task.epochs}-epochs",
     lambda task: f"steps-of-{round(100 * task.step)}-percent",
 )
 """What tells the suites of a table apart, the first that does."""
