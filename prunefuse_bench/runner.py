@@ -13,15 +13,17 @@ from typing import Any, Protocol
 import torch
 
 from prunefuse_bench.atomic import make_folder
+from prunefuse_bench.cell import Cell, selector_settings
 from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
 from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
 from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.errors import BadInput, CellFailed
-from prunefuse_bench.loop import PROTOCOL_LOOPS, Cell, Task, selector_settings
+from prunefuse_bench.loop import PROTOCOL_LOOPS
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
 from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
+from prunefuse_bench.rounds import Task
 from prunefuse_bench.sharing import shared_rounds
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
 

@@ -2,16 +2,17 @@
 
 Methods that differ in the start of their target alone (Figure 4, Tables 18 and 19 of the paper) choose the same samples
 and train the same selectors; methods with the same selector that differ in how they choose share that of the random
-start. What is shared changes no result and no bill, see :meth:`prunefuse_bench.loop.Cell.train_selector`.
+start. What is shared changes no result and no bill, see :meth:`prunefuse_bench.cell.Cell.train_selector`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prunefuse_bench.cell import selector_settings
 from prunefuse_bench.config import content_hash
-from prunefuse_bench.loop import Task, selector_settings
 from prunefuse_bench.recipe import Recipe
+from prunefuse_bench.rounds import Task
 
 __all__ = ["shared_rounds"]
 

@@ -17,8 +17,8 @@ import torch
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost import Bill, StageCost
 from prunefuse_bench.errors import CellFailed
-from prunefuse_bench.loop import Outcome, Round
 from prunefuse_bench.records import SCHEMA, RunFolder
+from prunefuse_bench.rounds import Outcome, Round
 from prunefuse_bench.training import Evaluation, Fit
 
 __all__ = ["MACHINE", "Accuracy", "make_run", "rising"]

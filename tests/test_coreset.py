@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
-from prunefuse_bench.loop import Cell, Round, coreset
+from prunefuse_bench.loop import coreset
 from prunefuse_bench.recipe import methods
 from prunefuse_bench.records import CellStore, Shelf, load_results
+from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
 
 TINY = """
@@ -78,15 +80,15 @@ def test_all_methods_with_the_same_proxy_have_the_same_selector(tiny: Path) -> N
 def test_a_run_trains_a_shared_selector_once_and_charges_it_to_every_method(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prunefuse_bench import loop
+    from prunefuse_bench import cell as steps
 
-    fit, trainings = loop.fit, []
+    fit, trainings = steps.fit, []
 
     def counted(network: torch.nn.Module, images: torch.Tensor, *arguments: object, **settings: object) -> object:
         trainings.append(len(images))
         return fit(network, images, *arguments, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "fit", counted)
+    monkeypatch.setattr(steps, "fit", counted)
     shelf = Shelf(tmp_path / "selectors")
     names = ("entropy", "css", "forgetting", "prunefuse", "{method: prunefuse, acquisition: moderate}")
     cells = plan_cells(tiny, *names)

@@ -15,11 +15,11 @@ from tiny_runs import tiny_run
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from prunefuse_bench import load_results
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.data import ImageDataset, corruptions
 from prunefuse_bench.data.corruptions import CIFAR10_C, CIFAR10_CLASSES, COMPUTED, corruption_names, find_corruptions
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.loop import Cell
 from prunefuse_bench.publishing import pack, verification, verify
 from prunefuse_bench.records import load_corruptions
 from prunefuse_bench.records.checksums import sealed

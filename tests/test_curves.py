@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from prunefuse_bench import load_results
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.cost import Ledger
 from prunefuse_bench.cost.flops import count_flops
-from prunefuse_bench.loop import Cell
 from prunefuse_bench.models import build_model
 from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.records import load_curves

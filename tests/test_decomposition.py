@@ -15,18 +15,20 @@ from tiny_runs import TINY, tiny_run
 from torch import Tensor, nn
 
 from prunefuse_bench import load_results
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.data import Augmentation, Normalisation
 from prunefuse_bench.decomposition import Decomposition, Gaps, PoolLosses, parameter_distance, sample_losses
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.fusion import fuse
-from prunefuse_bench.loop import Cell, Round, active_learning
+from prunefuse_bench.loop import active_learning
 from prunefuse_bench.models import build_model
 from prunefuse_bench.pruning import Extent, Network, PrunedNetwork, prune
 from prunefuse_bench.publishing import pack, verify
 from prunefuse_bench.randomness import generator
 from prunefuse_bench.records import CellStore, load_decomposition
 from prunefuse_bench.report import write_leaderboard, write_page, write_tables
+from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
 from prunefuse_bench.training import StepSchedule, TrainingRecipe, evaluate, fit
 

@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.cost.flops import count_flops
 from prunefuse_bench.data import Augmentation, Normalisation
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.loop import Cell, Round, active_learning, coreset
+from prunefuse_bench.loop import active_learning, coreset
 from prunefuse_bench.models import CifarResNet, count_parameters
 from prunefuse_bench.pruning import PrunedNetwork, entries_kept, gather, prune, prune_further, replay_pruning
 from prunefuse_bench.publishing import verify
 from prunefuse_bench.randomness import derive_seed, generator
 from prunefuse_bench.recipe import resolve_recipe
 from prunefuse_bench.records import CellStore, load_results
+from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
 from prunefuse_bench.training import Remade, StepSchedule, TrainingRecipe, fit
 

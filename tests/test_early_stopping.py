@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.data import Augmentation, Normalisation
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.loop import Cell, active_learning
+from prunefuse_bench.loop import active_learning
 from prunefuse_bench.models import CifarResNet, count_parameters
 from prunefuse_bench.publishing import verify
 from prunefuse_bench.randomness import derive_seed, generator

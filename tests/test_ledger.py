@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from prunefuse_bench import load_results, loop
+from prunefuse_bench import cell as steps
+from prunefuse_bench import load_results
 from prunefuse_bench.cost import Ledger, StageCost, network_rates
 from prunefuse_bench.cost.rates import NetworkRates
 from prunefuse_bench.models import build_model, find_classifier
@@ -161,7 +162,7 @@ def test_committees_are_charged_for_every_pass(
 def test_counters_that_differ_are_named_where_the_costs_are_read(
     tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = loop.network_rates
+    honest = steps.network_rates
 
     def differing(network: torch.nn.Module, example_input: torch.Tensor) -> NetworkRates:
         rates = honest(network, example_input)
@@ -170,7 +171,7 @@ def test_counters_that_differ_are_named_where_the_costs_are_read(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "network_rates", differing)
+        patch.setattr(steps, "network_rates", differing)
         assert run_cli("run", write_suite(tmp_path, "random"), "--out", out)[0] == 0
     assert "the two FLOP counters differ: conv1: torch 200, fvcore 100" in (out / "leaderboard.md").read_text()
     assert run_cli("run", write_suite(tmp_path, "random"), "--out", tmp_path / "agreeing")[0] == 0

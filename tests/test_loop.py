@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
-from prunefuse_bench.loop import Cell, Round, active_learning
+from prunefuse_bench.loop import active_learning
 from prunefuse_bench.pruning import prune
 from prunefuse_bench.randomness import derive_seed, generator
 from prunefuse_bench.records import CellStore
+from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
 from prunefuse_bench.training import evaluate, fit
 

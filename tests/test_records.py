@@ -100,14 +100,14 @@ def uninterrupted(run_once: Path, tmp_path: Path) -> Path:
     [
         # In training; between the selector's file and its round's; after the round, before the old selector goes.
         [
-            ("prunefuse_bench.loop", "fit", 4, "before"),
-            ("prunefuse_bench.loop", "fit", 2, "after"),
+            ("prunefuse_bench.cell", "fit", 4, "before"),
+            ("prunefuse_bench.cell", "fit", 2, "after"),
             ("prunefuse_bench.records.store", "pack_selector", 2, "after"),
         ],
         [
             ("prunefuse_bench.records.store", "write_atomically", 2, "after"),
             ("prunefuse_bench.records.store", "write_json", 4, "after"),
-            ("prunefuse_bench.loop", "evaluate", 3, "before"),
+            ("prunefuse_bench.cell", "evaluate", 3, "before"),
         ],
     ],
 )

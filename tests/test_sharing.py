@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from prunefuse_bench import loop
+from prunefuse_bench import cell as steps
+from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
-from prunefuse_bench.loop import Cell, Round, active_learning
+from prunefuse_bench.loop import active_learning
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.publishing import verify
 from prunefuse_bench.records import Shelf, load_results
 from prunefuse_bench.records.curves import load_curves
+from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
 
 RETAINED = "{method: prunefuse, rest: retain, label: retained}"
@@ -44,7 +46,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"{stage} {number}")
         return train(self, network, labeled, number, stage, *more, **settings)
 
-    monkeypatch.setattr(loop.Cell, "_train", counted)
+    monkeypatch.setattr(steps.Cell, "_train", counted)
     return done
 
 

@@ -19,9 +19,9 @@ from prunefuse_bench.atomic import make_folder, write_atomically
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost import StageCost
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.loop import SavedSelector
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import Trained
+from prunefuse_bench.rounds import SavedSelector
 from prunefuse_bench.training import Fit, History
 
 __all__ = ["Shelf", "pack_selector", "unpack_selector"]

@@ -32,9 +32,9 @@ from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost.memory import process_peak_bytes
 from prunefuse_bench.decomposition import PoolLosses
 from prunefuse_bench.errors import BadInput, CellLocked
-from prunefuse_bench.loop import Checkpoint, Outcome, Round
 from prunefuse_bench.records.checksums import Record, read_record, sealed
 from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
+from prunefuse_bench.rounds import Checkpoint, Outcome, Round
 from prunefuse_bench.training import Fit
 
 __all__ = ["SCHEMA", "CellStore", "RunFolder", "grid_hash"]
