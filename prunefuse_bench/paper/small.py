@@ -20,8 +20,7 @@ NETWORKS: Mapping[str, tuple[str, float]] = MappingProxyType(
         "resnet14": ("resnet8", 1.0),
         "resnet20": ("resnet14", 0.5),
         **dict.fromkeys(("resnet56", "resnet110", "resnet164"), ("resnet14", 1.0)),
-        "resnet18_cifar": ("resnet18_cifar", 0.25),
-        "resnet50": ("resnet50_cifar", 0.25),
+        **dict.fromkeys(("resnet18_cifar", "resnet50"), ("resnet18_cifar", 0.25)),
         "wrn28_10": ("wrn28_10", 0.1),
         "mobilenetv2_cifar": ("mobilenetv2_cifar", 0.5),
         "vit_small_cifar": ("vit_small_cifar", 0.25),
@@ -41,8 +40,9 @@ SEGMENTS = ((1, 0.02), (130, 0.2), (50, 0.02))
 TEXT_TRAINING = MappingProxyType({"epochs": 15, "min_steps": 120, "batch_size": 32, "weight_decay": 1e-4})
 PRUNING_EPOCHS = 10
 """Of dynamic pruning, which the paper does in 20 of 181."""
-SEEDS_OF_FEW = 6
-"""With so many methods or fewer there are three seeds, otherwise one."""
+QUICK = ("resnet8", "resnet14")
+FEW = 6
+"""So many methods or fewer of a quick network have three seeds, otherwise there is one."""
 
 
 def shrink(settings: Settings, name: str) -> Settings:
@@ -93,7 +93,7 @@ def _small(suite: Settings) -> Settings:
             **kept,
         },
         "recipes": recipes,
-        "seeds": [0, 1, 2] if len(recipes) <= SEEDS_OF_FEW else [0],
+        "seeds": [0, 1, 2] if len(recipes) <= FEW and network in QUICK else [0],
         "precision": "fp32",
     }
 
