@@ -1,4 +1,5 @@
-"""Small differences, measured in alternation: what it costs to watch a training, and to ask 25 dropout passes.
+"""Small differences, measured in alternation: what it costs to watch a training, to ask 25 dropout passes, and to train
+by torch's convolutions and residual blocks instead of the core's.
 
 ``python benchmarks/alternating.py`` prints the median of the ratios of neighbouring calls, so that the machine's moods,
 which last longer than a call, cancel.
@@ -6,6 +7,7 @@ which last longer than a call, cancel.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunefuse_bench.acquisition import Needs
 from prunefuse_bench.data import Augmentation, Normalisation
@@ -29,6 +31,7 @@ from prunefuse_bench.training import (
     TrainingRecipe,
     fit,
     resolve_precision,
+    trainer,
 )
 
 IMAGES, CLASSES, PAIRS = 2_000, 10, 15
@@ -81,6 +84,25 @@ def train(model: str, watched: bool) -> Callable[[], Fit]:
     return epoch
 
 
+def train_by_torch(model: str, width: float, by_torch: bool) -> Callable[[], Fit]:
+    """One epoch, by torch's convolutions and blocks or by the core's; batch norm is the core's in both."""
+    pixels, labels = images()
+    network = build_model(model, num_classes=CLASSES, in_channels=3, width=width)
+    ours = trainer.fast_convolutions, trainer.fast_blocks
+
+    def nothing(_: nn.Module) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def epoch() -> Fit:
+        trainer.fast_convolutions, trainer.fast_blocks = (nothing, nothing) if by_torch else ours
+        try:
+            return fit(network, pixels, labels, TRAINING, generator(0, "epoch"))
+        finally:
+            trainer.fast_convolutions, trainer.fast_blocks = ours
+
+    return epoch
+
+
 def ask(passes: int) -> Callable[[], Tensor]:
     """Score all images by one pass, or by that many dropout passes."""
     pixels, _ = images()
@@ -107,6 +129,14 @@ def main() -> None:
     rows = [
         (f"training {model}, its history recorded", ratio(train(model, False), train(model, True), model))
         for model in ("resnet20", "resnet8")
+    ]
+    rows += [
+        (
+            f"training {model} of width {width} by torch's convolutions and blocks",
+            ratio(train_by_torch(model, width, False), train_by_torch(model, width, True), model),
+        )
+        for model in ("resnet20", "resnet56")
+        for width in (1.0, 0.5)
     ]
     rows.append(("BALD with 25 dropout passes against one pass, resnet20", ratio(ask(0), ask(25), "25 passes")))
     print("| what | times as long (median) | quartiles |\n|---|---|---|")

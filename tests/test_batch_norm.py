@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from prunefuse_bench import ops
 from prunefuse_bench.models import build_model
+from prunefuse_bench.models.resnet_cifar import BasicBlock
 from prunefuse_bench.training.batch_norm import fast_batch_norms
+from prunefuse_bench.training.blocks import fast_blocks
 
 
 def rows(count: int, channels: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -47,6 +49,51 @@ def test_forward_and_backward_are_those_of_float64(
         torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5 * count**0.5 * 10)
     for found, wanted in zip(running, expected_running, strict=True):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 7, 8, 24, 64, 100])
+@pytest.mark.parametrize("count", [2, 5, 64, 5_003])
+@pytest.mark.parametrize("with_added", [False, True])
+def test_with_sum_and_relu_too(
+    with_added: bool, count: int, channels: int, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    x, dy = rows(count, channels, generator, dtype), rows(count, channels, generator, dtype)
+    added = rows(count, channels, generator, dtype) if with_added else None
+    weight, bias = torch.randn(2, channels, generator=generator)
+    running = [torch.randn(channels, generator=generator), torch.rand(channels, generator=generator)]
+    y, mean, inverse = ops.batch_norm_relu(x, added, weight, bias, *running, 0.1, 1e-5)
+    found = ops.batch_norm_relu_backward(dy, x, y if with_added else None, weight, bias, mean, inverse)
+    wide = [tensor.double().requires_grad_() for tensor in (x, torch.zeros_like(x) if added is None else added)]
+    wide += [tensor.double().requires_grad_() for tensor in (weight, bias)]
+    before = F.batch_norm(wide[0], None, None, wide[2], wide[3], True, 0.1, 1e-5) + wide[1]
+    rounding = 1e-5 if dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(
+        y.double(), before.detach().clamp(min=0), rtol=rounding, atol=2e-5 * (1 + float(before.detach().abs().max()))
+    )
+    (before * (y > 0)).backward(dy.double())  # the operator's own signs: a sum near zero may round to either
+    size = float((weight.abs() * inverse).max() * dy.float().abs().max())
+    for one, other, terms in zip(found, wide, (size, 0.0, 0.0, 0.0), strict=True):
+        assert other.grad is not None
+        if other is wide[1] and added is None:
+            assert one.numel() == 0
+            continue
+        absolute = 1e-3 * count**0.5 if other.ndim == 1 else 2e-5 * (terms + float(other.grad.abs().max()))
+        torch.testing.assert_close(one.double(), other.grad, rtol=max(rounding, 1e-4), atol=absolute)
+
+
+def test_a_relu_keeps_nan(generator: torch.Generator) -> None:
+    x, dy = rows(70, 8, generator, torch.bfloat16), rows(70, 8, generator, torch.bfloat16)
+    x[7, 3] = float("nan")
+    parameters = (torch.ones(8), torch.zeros(8))
+    for added in (None, torch.zeros_like(x)):
+        y, mean, inverse = ops.batch_norm_relu(x, added, *parameters, torch.zeros(8), torch.ones(8), 0.1, 1e-5)
+        dx, _, dweight, _ = ops.batch_norm_relu_backward(
+            dy, x, None if added is None else y, *parameters, mean, inverse
+        )
+        for tensor in (y[:, 3], dx[:, 3], dweight[3]):
+            assert tensor.isnan().all()
+        assert not y[:, :3].isnan().any()
 
 
 def test_a_mean_far_from_zero_does_not_cost_the_variance_its_digits(generator: torch.Generator) -> None:
@@ -127,6 +174,37 @@ def test_a_whole_network_trains_as_with_torchs(generator: torch.Generator) -> No
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4 * scale, msg=name)
     for ours, theirs in zip(other.buffers(), network.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_residual_block_trains_as_with_torchs(stride: int, generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    block = BasicBlock(8, 8 * stride, stride).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(block)
+    x = torch.randn(16, 8, 10, 10, generator=generator).to(memory_format=torch.channels_last)
+    inputs = [x.clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2)]
+    direction = torch.randn(block(x).shape, generator=generator)
+    block.load_state_dict(other.state_dict())
+    (block(inputs[0]) * direction).sum().backward()
+    with fast_blocks(other):
+        (other(inputs[1]) * direction).sum().backward()
+    assert "forward" not in vars(other)
+    for ours, theirs in zip([inputs[1], *other.parameters()], [inputs[0], *block.parameters()], strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4 * float(theirs.grad.abs().max()))
+    for ours, theirs in zip(other.buffers(), block.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["bn1", "bn2", "relu"])
+def test_hooks_within_a_block_are_still_called(module: str, generator: torch.Generator) -> None:
+    block = BasicBlock(8, 8, 1).to(memory_format=torch.channels_last)
+    calls: list[str] = []
+    getattr(block, module).register_forward_hook(lambda *_: calls.append(module))
+    with fast_blocks(nn.Sequential(block)):
+        block(torch.randn(4, 8, 6, 6, generator=generator).to(memory_format=torch.channels_last))
+    assert calls == [module] * (2 if module == "relu" else 1)
 
 
 @pytest.mark.parametrize("change", ["eval", "no affine", "no statistics", "nchw"])

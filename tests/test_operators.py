@@ -51,13 +51,23 @@ def sample(operator: str) -> tuple[Any, ...]:
             1,
         ),
         "batch_norm": (normal(20, 8), normal(8), normal(8), normal(8), torch.ones(8), 0.1, 1e-5),
+        "batch_norm_relu": (normal(20, 8), normal(20, 8), normal(8), normal(8), normal(8), torch.ones(8), 0.1, 1e-5),
+        "batch_norm_relu_backward": (
+            normal(20, 8),
+            normal(20, 8),
+            normal(20, 8),
+            normal(8),
+            normal(8),
+            normal(8),
+            torch.ones(8),
+        ),
         "batch_norm_backward": (normal(20, 8), normal(20, 8), normal(8), normal(8), torch.ones(8)),
     }[operator]
 
 
 OPERATORS = [
     "score", "score_committee", "score_head", "top_k", "advance_kcenters", "fuse_flat", "gather_images", "batch_norm",
-    "batch_norm_backward",
+    "batch_norm_backward", "batch_norm_relu", "batch_norm_relu_backward",
 ]  # fmt: skip
 ELSEWHERE = {
     "instruction_set", "has_chains", "pack_weight", "run_chain", "convolution", "convolution_input_gradient",

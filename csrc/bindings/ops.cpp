@@ -353,11 +353,18 @@ const float* per_channel(const Tensor& tensor, int64_t channels, const char* wha
   return static_cast<const float*>(tensor.const_data_ptr());
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                                              Tensor running_mean, Tensor running_variance, double momentum,
-                                              double epsilon) {
+void check_like(const Tensor& tensor, const cpu::Pixels& shape, const char* what) {
+  const cpu::Pixels own = pixels_of(tensor, what);
+  STD_TORCH_CHECK(own.element == shape.element && own.count == shape.count && own.channels == shape.channels, what,
+                  ": expected the type and shape of x, [", shape.count, ", ", shape.channels, "]");
+}
+
+std::tuple<Tensor, Tensor, Tensor> normalise(const Tensor& x, const Tensor* added, cpu::Rectified rectified,
+                                             const Tensor& weight, const Tensor& bias, Tensor running_mean,
+                                             Tensor running_variance, double momentum, double epsilon) {
   const cpu::Pixels shape = pixels_of(x, "x");
   STD_TORCH_CHECK(shape.count > 1, "x: expected more than one value per channel, got ", shape.count);
+  if (added != nullptr) check_like(*added, shape, "added");
   const int64_t channels = shape.channels;
   const float *scale = per_channel(weight, channels, "weight"), *offset = per_channel(bias, channels, "bias");
   per_channel(running_mean, channels, "running_mean");
@@ -369,7 +376,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& wei
   float* inverses = static_cast<float*>(inverse.mutable_data_ptr());
   cpu::batch_statistics(shape, x.const_data_ptr(), static_cast<float>(epsilon), means, variance.data(), inverses,
                         torch_threads());
-  cpu::normalise(shape, x.const_data_ptr(), means, inverses, scale, offset, y.mutable_data_ptr(), torch_threads());
+  cpu::normalise(shape, x.const_data_ptr(), {means, inverses, scale, offset}, rectified,
+                 added == nullptr ? nullptr : added->const_data_ptr(), y.mutable_data_ptr(), torch_threads());
   float* running_means = static_cast<float*>(running_mean.mutable_data_ptr());
   float* running_variances = static_cast<float*>(running_variance.mutable_data_ptr());
   const float share = static_cast<float>(momentum), keep = static_cast<float>(1.0 - momentum);
@@ -381,20 +389,56 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& wei
   return {y, mean, inverse};
 }
 
+std::tuple<Tensor, Tensor, Tensor> batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                              Tensor running_mean, Tensor running_variance, double momentum,
+                                              double epsilon) {
+  return normalise(x, nullptr, cpu::Rectified::no, weight, bias, running_mean, running_variance, momentum, epsilon);
+}
+
 std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                                                        const Tensor& mean, const Tensor& inverse) {
-  const cpu::Pixels shape = pixels_of(x, "x"), gradient = pixels_of(dy, "dy");
-  STD_TORCH_CHECK(
-      gradient.element == shape.element && gradient.count == shape.count && gradient.channels == shape.channels,
-      "dy: expected the type and shape of x, [", shape.count, ", ", shape.channels, "]");
+  const cpu::Pixels shape = pixels_of(x, "x");
+  check_like(dy, shape, "dy");
   const int64_t channels = shape.channels;
   Tensor dx = torch::stable::empty_like(x), dweight = empty_like_on(weight, channels, ScalarType::Float),
          dbias = empty_like_on(weight, channels, ScalarType::Float);
-  cpu::normalise_backward(shape, dy.const_data_ptr(), x.const_data_ptr(), per_channel(mean, channels, "mean"),
-                          per_channel(inverse, channels, "inverse_deviation"), per_channel(weight, channels, "weight"),
-                          dx.mutable_data_ptr(), static_cast<float*>(dweight.mutable_data_ptr()),
+  const cpu::Parameters parameters = {per_channel(mean, channels, "mean"),
+                                      per_channel(inverse, channels, "inverse_deviation"),
+                                      per_channel(weight, channels, "weight"), nullptr};
+  cpu::normalise_backward(shape, dy.const_data_ptr(), x.const_data_ptr(), nullptr, parameters, cpu::Rectified::no,
+                          dx.mutable_data_ptr(), nullptr, static_cast<float*>(dweight.mutable_data_ptr()),
                           static_cast<float*>(dbias.mutable_data_ptr()), torch_threads());
   return {dx, dweight, dbias};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x, std::optional<Tensor> added, const Tensor& weight,
+                                                   const Tensor& bias, Tensor running_mean, Tensor running_variance,
+                                                   double momentum, double epsilon) {
+  return normalise(x, added.has_value() ? &*added : nullptr,
+                   added.has_value() ? cpu::Rectified::with_added : cpu::Rectified::yes, weight, bias, running_mean,
+                   running_variance, momentum, epsilon);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy, const Tensor& x,
+                                                                    std::optional<Tensor> y, const Tensor& weight,
+                                                                    const Tensor& bias, const Tensor& mean,
+                                                                    const Tensor& inverse) {
+  const cpu::Pixels shape = pixels_of(x, "x");
+  check_like(dy, shape, "dy");
+  if (y.has_value()) check_like(*y, shape, "y");
+  const int64_t channels = shape.channels;
+  Tensor dx = torch::stable::empty_like(x), dweight = empty_like_on(weight, channels, ScalarType::Float),
+         dbias = empty_like_on(weight, channels, ScalarType::Float),
+         dadded = y.has_value() ? torch::stable::empty_like(x) : empty_like_on(x, 0, x.scalar_type());
+  const cpu::Parameters parameters = {per_channel(mean, channels, "mean"),
+                                      per_channel(inverse, channels, "inverse_deviation"),
+                                      per_channel(weight, channels, "weight"), per_channel(bias, channels, "bias")};
+  cpu::normalise_backward(shape, dy.const_data_ptr(), x.const_data_ptr(), y.has_value() ? y->const_data_ptr() : nullptr,
+                          parameters, y.has_value() ? cpu::Rectified::with_added : cpu::Rectified::yes,
+                          dx.mutable_data_ptr(), dadded.mutable_data_ptr(),
+                          static_cast<float*>(dweight.mutable_data_ptr()),
+                          static_cast<float*>(dbias.mutable_data_ptr()), torch_threads());
+  return {dx, dadded, dweight, dbias};
 }
 
 // ---- convolutions in training ----
@@ -583,6 +627,12 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def(
       "batch_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor inverse_deviation)"
       " -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "batch_norm_relu(Tensor x, Tensor? added, Tensor weight, Tensor bias, Tensor(a!) running_mean,"
+      " Tensor(b!) running_variance, float momentum, float epsilon) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "batch_norm_relu_backward(Tensor dy, Tensor x, Tensor? y, Tensor weight, Tensor bias, Tensor mean,"
+      " Tensor inverse_deviation) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("convolution(Tensor x, Tensor weight, int stride) -> Tensor");
   library.def("convolution_input_gradient(Tensor dy, Tensor weight, int height, int width, int stride) -> Tensor");
   library.def("convolution_weight_gradient(Tensor dy, Tensor x, int kernel, int stride) -> Tensor");
@@ -610,6 +660,8 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
   library.impl("batch_norm", TORCH_BOX(&batch_norm));
   library.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
+  library.impl("batch_norm_relu", TORCH_BOX(&batch_norm_relu));
+  library.impl("batch_norm_relu_backward", TORCH_BOX(&batch_norm_relu_backward));
   library.impl("convolution", TORCH_BOX(&convolution));
   library.impl("convolution_input_gradient", TORCH_BOX(&convolution_input_gradient));
   library.impl("convolution_weight_gradient", TORCH_BOX(&convolution_weight_gradient));

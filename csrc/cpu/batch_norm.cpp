@@ -95,34 +95,51 @@ void batch_statistics(const Pixels& shape, const void* x, float epsilon, float* 
   }
 }
 
-void normalise(const Pixels& shape, const void* x, const float* mean, const float* inverse_deviation,
-               const float* weight, const float* bias, void* y, const Threads& threads) {
-  const int64_t channels = shape.channels, period = period_of(channels);
-  std::vector<float> scale(static_cast<size_t>(channels)), offset(static_cast<size_t>(channels));
-  for (int64_t c = 0; c < channels; ++c) {
+namespace {
+
+// y = x * scale + offset, by lane.
+struct Line {
+  std::vector<float> scales, offsets;
+};
+
+Line line_of(const Pixels& shape, const Parameters& of, int64_t period) {
+  std::vector<float> scale(static_cast<size_t>(shape.channels)), offset(scale);
+  for (int64_t c = 0; c < shape.channels; ++c) {
     const size_t i = static_cast<size_t>(c);
-    scale[i] = weight[c] * inverse_deviation[c];
-    offset[i] = bias[c] - mean[c] * scale[i];
+    scale[i] = of.weight[c] * of.inverse_deviation[c];
+    offset[i] = of.bias[c] - of.mean[c] * scale[i];
   }
-  const std::vector<float> scales = repeated(scale.data(), channels, period),
-                           offsets = repeated(offset.data(), channels, period);
+  return {repeated(scale.data(), shape.channels, period), repeated(offset.data(), shape.channels, period)};
+}
+
+}  // namespace
+
+void normalise(const Pixels& shape, const void* x, const Parameters& parameters, Rectified rectified, const void* added,
+               void* y, const Threads& threads) {
+  const int64_t period = period_of(shape.channels);
+  const Line line = line_of(shape, parameters, period);
   for_parts(shape, period, threads, [&](int64_t begin, int64_t elements) {
-    kernels().scale_channels(at(x, shape, begin), shape.element, elements, period, scales.data(), offsets.data(),
-                             const_cast<char*>(at(y, shape, begin)));
+    kernels().scale_channels(at(x, shape, begin), added == nullptr ? nullptr : at(added, shape, begin),
+                             rectified != Rectified::no, shape.element, elements, period, line.scales.data(),
+                             line.offsets.data(), const_cast<char*>(at(y, shape, begin)));
   });
 }
 
-void normalise_backward(const Pixels& shape, const void* dy, const void* x, const float* mean,
-                        const float* inverse_deviation, const float* weight, void* dx, float* dweight, float* dbias,
+void normalise_backward(const Pixels& shape, const void* dy, const void* x, const void* y, const Parameters& parameters,
+                        Rectified rectified, void* dx, void* dadded, float* dweight, float* dbias,
                         const Threads& threads) {
   const int64_t channels = shape.channels, period = period_of(channels);
-  const std::vector<float> means = repeated(mean, channels, period);
+  const std::vector<float> means = repeated(parameters.mean, channels, period);
+  const Line line = rectified == Rectified::yes ? line_of(shape, parameters, period) : Line{};
+  const float *scales = rectified == Rectified::yes ? line.scales.data() : nullptr, *offsets = line.offsets.data();
+  const bool kept = rectified == Rectified::with_added;
   std::vector<double> sums, products;
   sum_blocks(
       shape, period, threads,
       [&](int64_t begin, int64_t elements, float* a, float* b) {
-        kernels().gradient_sums(at(dy, shape, begin), at(x, shape, begin), shape.element, elements, period,
-                                means.data(), a, b);
+        kernels().gradient_sums(at(dy, shape, begin), kept ? at(y, shape, begin) : nullptr, at(x, shape, begin),
+                                shape.element, elements, period, means.data(), scales, offsets,
+                                kept ? const_cast<char*>(at(dadded, shape, begin)) : nullptr, a, b);
       },
       sums, products);
   // dx = weight * inverse_deviation * (dy - mean of dy - normalised x * mean of (dy * normalised x))
@@ -130,19 +147,20 @@ void normalise_backward(const Pixels& shape, const void* dy, const void* x, cons
   const double count = static_cast<double>(shape.count);
   for (int64_t c = 0; c < channels; ++c) {
     const size_t i = static_cast<size_t>(c);
-    const double inverse = inverse_deviation[c], factor = weight[c] * inverse;
+    const double inverse = parameters.inverse_deviation[c], factor = parameters.weight[c] * inverse;
     dbias[c] = static_cast<float>(sums[i]);
     dweight[c] = static_cast<float>(products[i] * inverse);
     const double slope = factor * inverse * inverse * products[i] / count;
     of_dy[i] = static_cast<float>(factor);
     of_x[i] = static_cast<float>(-slope);
-    offset[i] = static_cast<float>(slope * mean[c] - factor * sums[i] / count);
+    offset[i] = static_cast<float>(slope * parameters.mean[c] - factor * sums[i] / count);
   }
   const std::vector<float> a = repeated(of_dy.data(), channels, period), b = repeated(of_x.data(), channels, period),
                            c = repeated(offset.data(), channels, period);
+  const void* gradient = kept ? dadded : dy;
   for_parts(shape, period, threads, [&](int64_t begin, int64_t elements) {
-    kernels().combine_channels(at(dy, shape, begin), at(x, shape, begin), shape.element, elements, period, a.data(),
-                               b.data(), c.data(), const_cast<char*>(at(dx, shape, begin)));
+    kernels().combine_channels(at(gradient, shape, begin), at(x, shape, begin), shape.element, elements, period,
+                               a.data(), b.data(), c.data(), scales, offsets, const_cast<char*>(at(dx, shape, begin)));
   });
 }
 

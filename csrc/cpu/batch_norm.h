@@ -17,13 +17,21 @@ struct Pixels {
 void batch_statistics(const Pixels& shape, const void* x, float epsilon, float* mean, float* variance,
                       float* inverse_deviation, const Threads& threads);
 
-// y = (x - mean) * inverse_deviation * weight + bias
-void normalise(const Pixels& shape, const void* x, const float* mean, const float* inverse_deviation,
-               const float* weight, const float* bias, void* y, const Threads& threads);
+// By channel, float32.
+struct Parameters {
+  const float *mean, *inverse_deviation, *weight, *bias;
+};
 
-// Gradients by x, weight and bias from the gradient by y.
-void normalise_backward(const Pixels& shape, const void* dy, const void* x, const float* mean,
-                        const float* inverse_deviation, const float* weight, void* dx, float* dweight, float* dbias,
+enum class Rectified { no, yes, with_added };
+
+// y = (x - mean) * inverse_deviation * weight + bias, or the ReLU of that, or of that and `added`.
+void normalise(const Pixels& shape, const void* x, const Parameters& parameters, Rectified rectified, const void* added,
+               void* y, const Threads& threads);
+
+// Gradients by x, weight and bias from the gradient by y, and that by `added`. Both y and `dadded` are used with
+// `added` only, the bias with a ReLU only.
+void normalise_backward(const Pixels& shape, const void* dy, const void* x, const void* y, const Parameters& parameters,
+                        Rectified rectified, void* dx, void* dadded, float* dweight, float* dbias,
                         const Threads& threads);
 
 }  // namespace prunefuse::cpu

@@ -63,12 +63,18 @@ struct Kernels {
   // Batch norm: element i of [pixels, channels] belongs to lane i % period of the coefficients and sums, [period].
   void (*channel_sums)(const void* x, Element element, int64_t elements, int64_t period, const float* shift,
                        float* sums, float* squares);
-  void (*gradient_sums)(const void* dy, const void* x, Element element, int64_t elements, int64_t period,
-                        const float* mean, float* sums, float* products);
-  void (*scale_channels)(const void* x, Element element, int64_t elements, int64_t period, const float* scale,
-                         const float* offset, void* y);
+  // Of the gradient as it is before the ReLU: of y = relu(..), which is kept; then it is stored, too. Or of
+  // relu(x * scale + offset) where y is null. Or, where scale is null, there is no ReLU.
+  void (*gradient_sums)(const void* dy, const void* y, const void* x, Element element, int64_t elements, int64_t period,
+                        const float* mean, const float* scale, const float* offset, void* gradients, float* sums,
+                        float* products);
+  // x * scale + offset, or relu of that, or of that and `added` (not null).
+  void (*scale_channels)(const void* x, const void* added, bool rectified, Element element, int64_t elements,
+                         int64_t period, const float* scale, const float* offset, void* y);
+  // The gradient as above (scale may be null) * of_dy + x * of_x + shift.
   void (*combine_channels)(const void* dy, const void* x, Element element, int64_t elements, int64_t period,
-                           const float* of_dy, const float* of_x, const float* offset, void* dx);
+                           const float* of_dy, const float* of_x, const float* shift, const float* scale,
+                           const float* offset, void* dx);
 };
 
 // The products of a fold run in one of these; all of them give the same bounds.

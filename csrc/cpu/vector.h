@@ -30,9 +30,16 @@ inline Floats load(const float* from) {
 inline void store(float* to, Floats value) { __builtin_memcpy(to, &value, sizeof value); }
 
 inline Words load_words(const uint16_t* from) {
+  // Compilers make several instructions of a conversion of the whole vector.
+#if WIDTH == 16
+  return (Words)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif WIDTH == 8
+  return (Words)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
   Shorts shorts;
   __builtin_memcpy(&shorts, from, sizeof shorts);
   return __builtin_convertvector(shorts, Words);
+#endif
 }
 inline Floats load(const BFloat16* from) { return (Floats)(load_words(&from->bits) << 16); }
 inline Floats load(const Half* from) {

@@ -10,7 +10,12 @@ from prunefuse_bench.ops.convolving import convolution, convolution_input_gradie
 from prunefuse_bench.ops.fusing import LAWS, fuse_flat
 from prunefuse_bench.ops.images import gather_images
 from prunefuse_bench.ops.kcenters import GreedyKCenters, greedy_kcenters
-from prunefuse_bench.ops.normalising import batch_norm, batch_norm_backward
+from prunefuse_bench.ops.normalising import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_relu,
+    batch_norm_relu_backward,
+)
 from prunefuse_bench.ops.ranking import TopK, top_k
 from prunefuse_bench.ops.scores import CommitteeKind, ScoreKind, score, score_committee, score_head
 
@@ -24,6 +29,8 @@ __all__ = [
     "TopK",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
     "convolution",
     "convolution_input_gradient",
     "convolution_weight_gradient",

@@ -118,6 +118,34 @@ def _batch_norm_backward(
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
+@fake("prunefuse_bench::batch_norm_relu")
+def _batch_norm_relu(
+    x: Tensor,
+    added: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_variance: Tensor,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@fake("prunefuse_bench::batch_norm_relu_backward")
+def _batch_norm_relu_backward(
+    dy: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    inverse_deviation: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dadded = x.new_empty(0) if y is None else torch.empty_like(x)
+    return torch.empty_like(x), dadded, torch.empty_like(weight), torch.empty_like(weight)
+
+
 @fake("prunefuse_bench::convolution")
 def _convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     images, height, width, _ = x.shape

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from prunefuse_bench.ops._library import operators
 
-__all__ = ["batch_norm", "batch_norm_backward"]
+__all__ = ["batch_norm", "batch_norm_backward", "batch_norm_relu", "batch_norm_relu_backward"]
 
 
 def batch_norm(
@@ -44,3 +44,33 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by x, weight and bias from the gradient by y; the last two as :func:`batch_norm` returned them."""
     return operators.batch_norm_backward(dy, x, weight, mean, inverse_deviation)
+
+
+def batch_norm_relu(
+    x: Tensor,
+    added: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_variance: Tensor,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``relu(batch_norm(x) + added)`` in one pass; arguments and results as of :func:`batch_norm`.
+
+    Args:
+        added: of the type and shape of x, or None.
+    """
+    return operators.batch_norm_relu(x, added, weight, bias, running_mean, running_variance, momentum, epsilon)
+
+
+def batch_norm_relu_backward(
+    dy: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor, inverse_deviation: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by x, ``added``, weight and bias from the gradient by y.
+
+    Args:
+        y: what :func:`batch_norm_relu` returned, where something was added; None where nothing was: then the gradient
+            by ``added`` is empty.
+    """
+    return operators.batch_norm_relu_backward(dy, x, y, weight, bias, mean, inverse_deviation)

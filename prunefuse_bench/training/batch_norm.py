@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prunefuse_bench import ops
 from prunefuse_bench.training.forwards import forward_by
 
-__all__ = ["fast_batch_norms"]
+__all__ = ["can_normalise", "channels_together", "fast_batch_norms", "is_usual_norm"]
 
 
 def fast_batch_norms(network: nn.Module) -> AbstractContextManager[None]:
@@ -25,17 +25,23 @@ def fast_batch_norms(network: nn.Module) -> AbstractContextManager[None]:
     evaluation mode, is torch's. The network's structure and tensors stay what they are, and results are torch's to
     rounding.
     """
-    return forward_by(_forward, (m for m in network.modules() if type(m) is nn.BatchNorm2d and _is_usual(m)))
+    return forward_by(_forward, (m for m in network.modules() if type(m) is nn.BatchNorm2d and is_usual_norm(m)))
 
 
-def _is_usual(module: nn.BatchNorm2d) -> bool:
+def is_usual_norm(module: nn.BatchNorm2d) -> bool:
+    """With weights and running statistics, on the CPU."""
     on_cpu = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in module.parameters())
     return module.affine and module.track_running_stats and module.momentum is not None and on_cpu
 
 
+def can_normalise(module: nn.BatchNorm2d, x: Tensor) -> bool:
+    """Whether the core's operators take this tensor, in a usual layer."""
+    suits = x.dtype in {torch.float32, torch.bfloat16} and channels_together(x) and x.device.type == "cpu"
+    return suits and module.training and x.shape[0] * x.shape[2] * x.shape[3] > 1
+
+
 def _forward(module: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    suits = x.dtype in {torch.float32, torch.bfloat16} and _channels_together(x)
-    if not module.training or not suits or x.device.type != "cpu" or x.shape[0] * x.shape[2] * x.shape[3] < 2:
+    if not can_normalise(module, x):
         return nn.BatchNorm2d.forward(module, x)
     assert module.num_batches_tracked is not None
     module.num_batches_tracked.add_(1)
@@ -64,12 +70,12 @@ class _BatchNorm(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = context.saved_tensors
         dy = gradients[0].to(x.dtype)
-        if not _channels_together(dy):
+        if not channels_together(dy):
             dy = torch.empty_like(x).copy_(dy)
         return (*ops.batch_norm_backward(dy, x, weight, mean, inverse), None, None, None, None)
 
 
-def _channels_together(x: Tensor) -> bool:
+def channels_together(x: Tensor) -> bool:
     """Whether the strides of [N, C, H, W] are those of channels-last memory; of single pixels torch says so anyway."""
     _, channels, height, width = x.shape
     return x.stride() == (height * width * channels, 1, width * channels, channels)

@@ -23,6 +23,7 @@ from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import derive_seed
 from prunefuse_bench.training.batch_norm import fast_batch_norms
+from prunefuse_bench.training.blocks import fast_blocks
 from prunefuse_bench.training.convolution import fast_convolutions
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import TrainingObserver
@@ -262,6 +263,7 @@ def _made_ready(
     """Within the block, the network trains as it should: fast, safely, and with dropout if asked for."""
     with (
         fast_batch_norms(network),
+        fast_blocks(network),
         safe_strided_convolutions(network),
         fast_convolutions(network),
         _dropout_before_classifier(network, example_input, head_dropout, masks),

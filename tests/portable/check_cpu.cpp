@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../../csrc/core/fusing.h"
+#include "../../csrc/cpu/batch_norm.h"
 #include "../../csrc/cpu/chain.h"
 #include "../../csrc/cpu/convolution.h"
 #include "../../csrc/cpu/kcenters.h"
@@ -194,6 +195,46 @@ void check_draws() {
   report("draws", why);
 }
 
+// relu(batch norm + added): y, and the gradients by x and by the bias.
+void check_batch_norm(int64_t channels, cpu::Rectified rectified) {
+  constexpr int64_t count = 531;
+  const size_t size = static_cast<size_t>(count * channels), width = static_cast<size_t>(channels);
+  const std::vector<float> x = normal(size, 3.0f), dy = normal(size), weight = normal(width), bias = normal(width);
+  const std::vector<float> added = rectified == cpu::Rectified::with_added ? normal(size) : std::vector<float>(size);
+  std::vector<float> mean(width), variance(width), inverse(width), y(size), dx(size), dadded(size), dweight(width),
+      dbias(width);
+  const cpu::Pixels shape = {cpu::Element::float32, count, channels};
+  cpu::batch_statistics(shape, x.data(), 1e-5f, mean.data(), variance.data(), inverse.data(), two_threads);
+  const cpu::Parameters parameters = {mean.data(), inverse.data(), weight.data(), bias.data()};
+  cpu::normalise(shape, x.data(), parameters, rectified,
+                 rectified == cpu::Rectified::with_added ? added.data() : nullptr, y.data(), two_threads);
+  cpu::normalise_backward(shape, dy.data(), x.data(), y.data(), parameters, rectified, dx.data(), dadded.data(),
+                          dweight.data(), dbias.data(), two_threads);
+  std::string why;
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0.0, squares = 0.0, gradients = 0.0, products = 0.0;
+    for (int64_t i = c; i < count * channels; i += channels) sum += x[i];
+    const double middle = sum / count;
+    for (int64_t i = c; i < count * channels; i += channels) squares += (x[i] - middle) * (x[i] - middle);
+    const double deviation = std::sqrt(squares / count + 1e-5);
+    const auto gradient = [&](int64_t i) { return rectified == cpu::Rectified::no || y[i] > 0 ? dy[i] : 0.0; };
+    for (int64_t i = c; i < count * channels; i += channels) {
+      const double before = (x[i] - middle) / deviation * weight[c] + bias[c] + added[i];
+      const double wanted = rectified == cpu::Rectified::no ? before : std::max(before, 0.0);
+      if (!(std::abs(y[i] - wanted) <= 1e-4)) why = "y";
+      gradients += gradient(i);
+      products += gradient(i) * (x[i] - middle) / deviation;
+    }
+    if (!(std::abs(dbias[c] - gradients) <= 1e-3 && std::abs(dweight[c] - products) <= 1e-3)) why = "dweight";
+    for (int64_t i = c; i < count * channels; i += channels) {
+      const double normalised = (x[i] - middle) / deviation;
+      const double wanted = weight[c] / deviation * (gradient(i) - gradients / count - normalised * products / count);
+      if (!(std::abs(dx[i] - wanted) <= 1e-4)) why = "dx";
+    }
+  }
+  report("batch norm of " + std::to_string(channels), why);
+}
+
 // Forward and both gradients: y, dx and dw of the same three sums. Where there are no such units, nothing to check.
 void check_convolution(const cpu::ConvolutionShape& shape) {
   const int64_t k = shape.kernel, s = shape.stride, in = shape.channels_in, out = shape.channels_out;
@@ -260,6 +301,9 @@ int main() {
   for (float& value : far) value += 1e4f;
   check_kcenters("far from the origin", far, 8, 10, 60);
   check_draws();
+  for (int64_t channels : {1, 8, 24, 64, 100})
+    for (cpu::Rectified rectified : {cpu::Rectified::no, cpu::Rectified::yes, cpu::Rectified::with_added})
+      check_batch_norm(channels, rectified);
   for (const cpu::ConvolutionShape& shape :
        {cpu::ConvolutionShape{3, 9, 7, 8, 8, 3, 1}, cpu::ConvolutionShape{2, 6, 32, 16, 16, 3, 1},
         cpu::ConvolutionShape{5, 3, 5, 5, 13, 3, 2}, cpu::ConvolutionShape{3, 8, 8, 32, 48, 3, 2},
