@@ -41,6 +41,7 @@ from prunefuse_bench.training import (
     HistoryRecorder,
     SnapshotRecorder,
     TrainingObserver,
+    TrainingRecipe,
     evaluate,
     fit,
 )
@@ -49,14 +50,17 @@ from prunefuse_bench.training.robustness import Robustness, evaluate_corruptions
 __all__ = ["Cell", "selector_settings"]
 
 
-def selector_settings(recipe: Recipe, task: Task, seed: int) -> dict[str, Any]:
-    """All that tells one selector of a run from another, but for what it is trained on; a run has one task."""
+def selector_settings(recipe: Recipe, training: TrainingRecipe, seed: int) -> dict[str, Any]:
+    """All that tells one selector of a run from another, but for what it is trained on; a run has one task.
+
+    ``training`` is the task's.
+    """
     committee = recipe.committee
     return {
         "proxy": recipe.settings()["proxy"],
         "head_dropout": committee.head_dropout,
         "snapshot_times": list(committee.snapshot_times),
-        "training": selector_training(recipe, training_of(recipe, task.training)).settings(),
+        "training": selector_training(recipe, training_of(recipe, training)).settings(),
         "seed": seed,
     }
 
@@ -246,7 +250,7 @@ class Cell:
             return None
         shelf = None
         if self.shelf and number in self.shared_rounds:
-            shelf = self.shelf.within(selector_settings(self.recipe, self.task, self.seed))
+            shelf = self.shelf.within(selector_settings(self.recipe, self.task.training, self.seed))
         order = hashlib.sha256(labeled.indices.numpy().tobytes()).hexdigest()
         return self._train_or_take(shelf, {"round": number, "labeled": order}, start, labeled, number)
 
@@ -257,7 +261,7 @@ class Cell:
         """
         if start is None:
             return None
-        settings = selector_settings(self.recipe, self.task, self.seed)
+        settings = selector_settings(self.recipe, self.task.training, self.seed)
         return self._train_or_take(self.shelf, settings, start, labeled, 0, record_history=True)
 
     def _train_or_take(

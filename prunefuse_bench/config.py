@@ -194,6 +194,12 @@ class TaskSpec(_Spec):
                 raise BadInput(f"task.report: expected some of the budgets {list(self.budgets)}, got {budget}")
         return self
 
+    @property
+    def report_rounds(self) -> frozenset[int]:
+        """Rounds, 0 for the random start, whose target is trained and evaluated."""
+        report = self.budgets if self.report is None else self.report
+        return frozenset(self.budgets.index(budget) for budget in report)
+
     def label_counts(self, pool_size: int) -> list[int]:
         """Budgets as counts of labels.
 

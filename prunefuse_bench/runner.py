@@ -15,7 +15,15 @@ import torch
 from prunefuse_bench.atomic import make_folder
 from prunefuse_bench.cell import Cell, selector_settings
 from prunefuse_bench.config import DatasetSpec, Suite, TaskSpec, content_hash
-from prunefuse_bench.data import DatasetRequest, ImageDataset, load_dataset, subset
+from prunefuse_bench.data import (
+    Augmentation,
+    DatasetRequest,
+    ImageDataset,
+    Normalisation,
+    SymbolInputs,
+    load_dataset,
+    subset,
+)
 from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.errors import BadInput, CellFailed
 from prunefuse_bench.loop import PROTOCOL_LOOPS
@@ -32,11 +40,13 @@ __all__ = [
     "PlannedCell",
     "check_folder",
     "check_kind",
+    "check_protocol",
     "load_images",
     "plan",
     "resolve_device",
     "resolve_recipes",
     "run_cells",
+    "task_training",
 ]
 
 
@@ -90,7 +100,9 @@ def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done
         "task": _task_settings(suite.task, task),
         "device": device.type,
     }
-    rounds = shared_rounds(recipes, task) if suite.protocol == "active_learning" else [frozenset[int]()] * len(recipes)
+    rounds = [frozenset[int]()] * len(recipes)
+    if suite.protocol == "active_learning":
+        rounds = shared_rounds(recipes, task.training, len(task.label_counts))
     return [
         PlannedCell(
             task, suite.protocol, recipe, seed, {**shared, "recipe": recipe.settings(), "seed": seed}, of_recipe
@@ -158,11 +170,11 @@ def _task_hash(cell: PlannedCell) -> str:
 def _tidy(shelf: Shelf, cell: PlannedCell, cells: list[PlannedCell], stores: list[CellStore]) -> None:
     """Remove the selectors that this cell shared, once all cells of the plan that could take them are finished."""
     if cell.shared_rounds:
-        settings = selector_settings(cell.recipe, cell.task, cell.seed)
+        settings = selector_settings(cell.recipe, cell.task.training, cell.seed)
         if all(
             store.finished
             for other, store in zip(cells, stores, strict=True)
-            if other.seed == cell.seed and selector_settings(other.recipe, other.task, other.seed) == settings
+            if other.seed == cell.seed and selector_settings(other.recipe, other.task.training, other.seed) == settings
         ):
             shelf.within(settings).clear()
 
@@ -265,30 +277,41 @@ def check_kind(task: TaskSpec, *, is_text: bool) -> None:
         )
 
 
-def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:
-    spec = suite.task
-    if spec.decomposition and suite.protocol != "active_learning":
+def check_protocol(suite: Suite) -> None:
+    """BadInput if the task asks for what the protocol does not have."""
+    if suite.task.decomposition and suite.protocol != "active_learning":
         raise BadInput(
             f"task.decomposition: expected the protocol active_learning, whose rounds it is about, got {suite.protocol}"
         )
-    counts = spec.label_counts(len(dataset.train_images))
-    report = spec.budgets if spec.report is None else spec.report
+
+
+def task_training(
+    suite: Suite, device: torch.device, augmentation: Augmentation, normalisation: Normalisation | SymbolInputs
+) -> TrainingRecipe:
+    """How the networks of a suite are trained, with what its data set says of the last two."""
+    training = suite.task.training
+    return TrainingRecipe(
+        schedule=training.schedule,
+        batch_size=training.batch_size,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        augmentation=augmentation,
+        normalisation=normalisation,
+        precision=resolve_precision(suite.precision, device),
+        stopping=training.stopping,
+    )
+
+
+def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> Task:
+    spec = suite.task
+    check_protocol(suite)
     return Task(
         dataset=dataset,
         model=spec.model.name,
         width=spec.model.width,
-        training=TrainingRecipe(
-            schedule=spec.training.schedule,
-            batch_size=spec.training.batch_size,
-            momentum=spec.training.momentum,
-            weight_decay=spec.training.weight_decay,
-            augmentation=dataset.augmentation,
-            normalisation=dataset.normalisation,
-            precision=resolve_precision(suite.precision, device),
-            stopping=spec.training.stopping,
-        ),
-        label_counts=tuple(counts),
-        report_rounds=frozenset(spec.budgets.index(budget) for budget in report),
+        training=task_training(suite, device, dataset.augmentation, dataset.normalisation),
+        label_counts=tuple(spec.label_counts(len(dataset.train_images))),
+        report_rounds=spec.report_rounds,
         device=device,
         accuracy_by_epoch=spec.accuracy_by_epoch,
         corruptions=find_corruptions(spec.corruptions.names, dataset, spec.corruptions.path),

@@ -11,20 +11,24 @@ from collections.abc import Sequence
 
 from prunefuse_bench.cell import selector_settings
 from prunefuse_bench.config import content_hash
-from prunefuse_bench.recipe import Recipe
-from prunefuse_bench.rounds import Task
+from prunefuse_bench.recipe import ProtocolName, Recipe
+from prunefuse_bench.training import TrainingRecipe
 
-__all__ = ["shared_rounds"]
+__all__ = ["selector_names", "shared_rounds"]
 
 
-def shared_rounds(recipes: Sequence[Recipe], task: Task) -> list[frozenset[int]]:
+def shared_rounds(recipes: Sequence[Recipe], training: TrainingRecipe, rounds: int) -> list[frozenset[int]]:
     """For each recipe, the rounds of active learning whose selector another recipe trains too, for the same seed.
 
     Cells that share a selector have all of this in common: task, proxy, training, dropout and snapshots of the
     committee, seed and round; and from round 1 on committee, acquisition and its options, so that they have chosen the
     same samples in the same order. A round that synchronises makes a selector that is the recipe's own from then on.
+
+    Args:
+        training: the task's.
+        rounds: of the task, the random start included.
     """
-    of_round = [[_selector_of(recipe, task, number) for recipe in recipes] for number in range(len(task.label_counts))]
+    of_round = list(zip(*(selector_names(recipe, training, rounds) for recipe in recipes), strict=True))
     return [
         frozenset(
             number
@@ -35,15 +39,26 @@ def shared_rounds(recipes: Sequence[Recipe], task: Task) -> list[frozenset[int]]
     ]
 
 
-def _selector_of(recipe: Recipe, task: Task, number: int) -> str | None:
-    """Names the selector that is trained in a round, if one is that others might train too."""
-    unasked = 0 < number == len(task.label_counts) - 1 and not recipe.target_start.needs_selector
-    if not recipe.uses_selector or unasked:
-        return None
-    settings = selector_settings(recipe, task, seed=0)
-    if number:
-        if 0 < recipe.sync_every <= number:
-            return None
-        whole = recipe.settings()
-        settings["chosen by"] = {name: whole[name] for name in ("committee", "acquisition", "options")}
-    return content_hash(settings)
+def selector_names(
+    recipe: Recipe, training: TrainingRecipe, rounds: int, protocol: ProtocolName = "active_learning"
+) -> list[str | None]:
+    """For each round a name of the selector that is trained in it, which is equal for cells of one seed that share it.
+
+    None if none is trained in the round, or one that no other recipe could train. Arguments as for
+    :func:`shared_rounds`.
+    """
+    if not recipe.uses_selector:
+        return [None] * rounds
+    settings = selector_settings(recipe, training, seed=0)
+    if protocol == "coreset":  # one for all budgets
+        return [content_hash(settings), *[None] * (rounds - 1)]
+    whole = recipe.settings()
+    settings_later = {**settings, "chosen by": {name: whole[name] for name in ("committee", "acquisition", "options")}}
+    names: list[str | None] = []
+    for number in range(rounds):
+        unasked = 0 < number == rounds - 1 and not recipe.target_start.needs_selector
+        if unasked or 0 < recipe.sync_every <= number:
+            names.append(None)
+        else:
+            names.append(content_hash({"round": number, **(settings_later if number else settings)}))
+    return names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,12 @@ from prunefuse_bench.data import Augmentation, Normalisation
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.forecast import PartForecast, as_data, forecast_part, networks, part_sheet, total_sheet
 from prunefuse_bench.forecast.sizes import PUBLISHED, sizes_of
-from prunefuse_bench.forecast.work import trained_samples
+from prunefuse_bench.forecast.work import Length, training_length
 from prunefuse_bench.loop import active_learning
 from prunefuse_bench.paper.recompute import DENSE_PARAMETERS
 from prunefuse_bench.records import RunFolder, load_results
 from prunefuse_bench.runner import plan, run_cells
-from prunefuse_bench.training import StepSchedule, TrainingRecipe
+from prunefuse_bench.training import EarlyStopping, StepSchedule, TrainingRecipe
 
 RunCli = Callable[..., tuple[int, str, str]]
 
@@ -36,6 +38,11 @@ def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speeds are not what is tested here."""
     monkeypatch.setattr(networks, "ENOUGH", 0.0)
     monkeypatch.setattr(networks, "MOST", 64)
+
+
+@pytest.fixture
+def imagined_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "_measure", lambda *_: networks.Seconds(3.0, 1.0, 2.0, "imagined"))
 
 
 def spent(folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -80,9 +87,50 @@ def foretold(part: PartForecast) -> dict[str, dict[str, list[float]]]:
             "task.budgets=[0.02, 0.04]",
             "task.dataset.train_size=225",  # seven batches of 32, and one sample that joins the last
         ],
+        [
+            "recipes=[random, al, {method: prunefuse, sync_every: 1}]",
+            "task.training={epochs: 3, stop_after: 2, min_steps: 10, batch_size: 32}",
+            "task.accuracy_by_epoch=true",
+        ],
+        [
+            "recipes=[al, prunefuse]",
+            "task.training={epochs: 3, stop_after: 2, stop_selectors: true, batch_size: 16}",
+        ],
+        [
+            "recipes=[al, {method: prunefuse, sync_every: 2}]",
+            "task.training={epochs: 3, batch_size: 16, stop_after: 2, plateau: {patience: 9, holdout: 0.25}}",
+        ],
+        [
+            "recipes=[{method: prunefuse, pruning: dynamic, pruning_steps: 2, pruning_epochs: 3, sync_every: 2}]",
+            "task.training={epochs: 5, stop_after: 4, stop_selectors: true, batch_size: 32}",
+        ],
+        [
+            "protocol=coreset",
+            "recipes=[random, {method: prunefuse, pruning: dynamic, pruning_steps: 2, pruning_epochs: 3}]",
+            "task.training={epochs: 4, batch_size: 32}",
+            "task.budgets=[0.02, 0.04]",
+            "task.report=[0.04]",
+            "task.corruptions={names: ['computed:rotation'], selector: true}",
+        ],
+        [
+            "recipes=[random, al, {method: prunefuse, sync_every: 2}]",
+            "task.report=[0.02, 0.1]",
+            "task.corruptions={names: ['computed:rotation', 'computed:posterize'], selector: true}",
+            "task.decomposition=true",
+        ],
+        [
+            "recipes=[al, {method: prunefuse, sync_every: 1, pruning: dynamic, pruning_steps: 1, pruning_epochs: 1}]",
+            "task.training={epochs: 2, batch_size: 32}",
+            "task.report=[0.1]",
+            "task.accuracy_by_epoch=true",
+            "task.decomposition=true",
+        ],
     ],
-    ids=["rivals", "prunefuse", "coreset"],
-)
+    ids=[
+        "rivals", "prunefuse", "coreset", "stopped", "selectors stopped too", "plateau not reached", "dynamic pruning",
+        "coreset, dynamic and corrupted", "corruptions and decomposition", "decomposition of dynamic pruning",
+    ],
+)  # fmt: skip
 def test_counts_are_those_of_the_run(overrides: list[str], tiny: Path, tmp_path: Path) -> None:
     small = ["task.training.min_steps=2", "task.model.width=0.125", "task.dataset.train_size=400"]
     suite = load_suite(str(tiny), [*small, *overrides])
@@ -108,9 +156,11 @@ def test_counts_are_those_of_the_run(overrides: list[str], tiny: Path, tmp_path:
 
 def test_samples_of_a_training_are_those_of_the_schedule() -> None:
     training = recipe_of(32, StepSchedule(4, min_steps=90))
-    assert trained_samples(training, 29) == (90, 90 * 29)
-    assert trained_samples(training, 33) == (90, 90 * 33)  # one batch of 33
-    assert trained_samples(training, 34) == (45, 45 * 34)
+    assert training_length(training, 29) == Length(90, 29, 0)
+    assert training_length(training, 33) == Length(90, 33, 0)  # one batch of 33
+    assert training_length(training, 34) == Length(45, 34, 0)
+    stopped = dataclasses.replace(training, stopping=EarlyStopping(3, patience=5, holdout=0.1))
+    assert training_length(stopped, 37) == Length(68, 33, 4)  # three quarters of 90 epochs, with one batch of 33
 
 
 def recipe_of(batch_size: int, schedule: StepSchedule) -> TrainingRecipe:
@@ -153,13 +203,82 @@ def test_smaller_batches_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(forecast_part(None, suite).how.values()) == {"measured in batches of 8 instead of 128"}
 
 
+@pytest.mark.usefixtures("imagined_speeds")
 def test_cells_that_share_a_selector_take_its_time_once(tiny: Path) -> None:
     suite = load_suite(str(tiny), ["protocol=coreset", "recipes=[entropy, margin]", "task.budgets=[0.02]"])
     part = forecast_part(None, suite)
     one, other = part.cells
-    assert one.shared == other.shared is not None
-    apart = one.total.seconds + other.total.seconds
-    assert part.seconds == pytest.approx(apart - one.stages["selector/train"].seconds)
+    assert part.taken == [0, one.stages["selector/train"].seconds]
+    assert part.seconds == pytest.approx(one.total.seconds + other.total.seconds - part.taken[1])
+
+
+@pytest.mark.usefixtures("imagined_speeds")
+def test_rounds_of_active_learning_that_share_a_selector_take_its_time_once(tiny: Path) -> None:
+    zero = "{method: prunefuse, rest: zero, label: zero}"
+    recipes = f"recipes=[random, prunefuse, {zero}, al, {{method: prunefuse, acquisition: entropy, label: entropy}}]"
+    part = forecast_part(None, load_suite(str(tiny), [recipes, "seeds=[0, 1]"]))
+    random, fused, zero_rest, al, entropy = part.taken[:5]
+    trained = {cell.recipe.label: cell.stages["selector/train"].seconds for cell in part.cells if cell.selector}
+    assert (random, fused, al) == (0, 0, 0)
+    assert zero_rest == pytest.approx(trained["zero"])  # every round
+    samples = [training_length(part.training, count).epochs * count for count in part.label_counts]
+    assert entropy == pytest.approx(trained["entropy"] * samples[0] / sum(samples))  # that of the random start
+    assert part.taken[5:] == part.taken[:5]  # no seed takes from another
+
+
+@pytest.mark.usefixtures("imagined_speeds")
+def test_what_is_shared_is_what_the_run_shares(tiny: Path) -> None:
+    recipes = (
+        "recipes=[al, {method: combine, label: apart}, prunefuse, {method: prunefuse, rest: zero, label: zero},"
+        " {method: prunefuse, sync_every: 2, label: synced}]"
+    )
+    suite = load_suite(str(tiny), [recipes])
+    part = forecast_part(None, suite)
+    names = Counter(selector.name for cell in part.cells for selector in cell.selectors)
+    shared = [sum(names[selector.name] > 1 for selector in cell.selectors) for cell in part.cells]
+    assert shared == [len(cell.shared_rounds) for cell in plan(suite)]
+    assert sum(shared) > 5
+
+
+@pytest.mark.usefixtures("imagined_speeds")
+def test_a_selector_without_its_curve_is_not_taken_for_one_with_it(tiny: Path) -> None:
+    both = ["{method: combine, label: apart}", "al"]
+    taken = []
+    for recipes in (both, both[::-1]):
+        changes = [f"recipes=[{', '.join(recipes)}]", "task.accuracy_by_epoch=true"]
+        taken.append(forecast_part(None, load_suite(str(tiny), changes)).taken)
+    assert taken[0] == [0, 0]
+    assert taken[1][0] == 0 < taken[1][1]
+
+
+@pytest.mark.usefixtures("imagined_speeds")
+def test_a_plateau_makes_it_at_most(tiny: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    plateau = "task.training.plateau={patience: 2, holdout: 0.1}"
+    file = tmp_path / "forecast.json"
+    code, printed, errors = run_cli("run", tiny, "--dry-run", "--set", plateau, "--json", file)
+    assert code == 0, errors
+    assert "at most" in printed
+    assert "no longer rises" in printed
+    assert json.loads(file.read_text())["at_most"] is True
+    _, printed, _ = run_cli("run", tiny, "--dry-run", "--json", file)
+    assert "at most" not in printed
+    assert json.loads(file.read_text())["at_most"] is False
+
+
+@pytest.mark.usefixtures("imagined_speeds")
+def test_published_corruptions_are_counted_without_their_files(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "AFFORDABLE", 2e9)
+    changes = ["task.dataset={name: cifar10}", "task.model={name: resnet8, width: 0.25}", "recipes=[random]"]
+    published = "task.corruptions.names=[published]"
+    part = forecast_part(None, load_suite("quick", [*changes, published]))
+    reported = len(part.suite.task.report_rounds)
+    assert part.cells[0].stages["target/corruptions"].samples == reported * 19 * 5 * 10_000
+    asked = [word for change in (*changes, published) for word in ("--set", change)]
+    code, printed, errors = run_cli("run", "quick", "--dry-run", *asked)
+    assert code == 0, errors
+    assert "--set task.corruptions.path=PATH" in printed
 
 
 # Sizes
@@ -243,6 +362,24 @@ def test_sheets_have_a_line_for_each_method_and_part(tiny: Path) -> None:
         (["quick", "--dry-run", "--set", "task.model.name=vdcnn9"], "reads texts, but dataset 'digits' holds images"),
         (["quick", "--dry-run", "--set", "task.budgets=[0.2, 0.1]"], "expected increasing budgets"),
         (["quick", "--dry-run", "--part", "a"], "quick is one suite, it has no parts"),
+        (["quick", "--dry-run", "--set", "task.corruptions.names=[fog]"], "expected a task of images [3, 32, 32]"),
+        (
+            [
+                "quick",
+                "--dry-run",
+                "--set",
+                "protocol=coreset",
+                "--set",
+                "task.decomposition=true",
+                "--set",
+                "recipes=[random]",
+            ],
+            "task.decomposition: expected the protocol active_learning",
+        ),
+        (
+            ["quick", "--dry-run", "--set", "recipes=[{method: prunefuse, pruning: dynamic, pruning_epochs: 500}]"],
+            "pruning_epochs: the selector is pruned until epoch 500",
+        ),
     ],
 )
 def test_bad_input_is_found_by_a_dry_run_too(arguments: list[str], message: str, run_cli: RunCli) -> None:

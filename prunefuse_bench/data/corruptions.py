@@ -29,6 +29,7 @@ __all__ = [
     "SEVERITIES",
     "TEST_IMAGES",
     "Corruption",
+    "check_corruptions",
     "cifar10_c",
     "computed_corruptions",
     "corruption_names",
@@ -127,6 +128,37 @@ def describe_corruptions(names: Sequence[str]) -> str:
     return f"{kind}, {len(names)} of {len(known)} corruptions"
 
 
+def check_corruptions(
+    asked: Sequence[str], title: str, shape: tuple[int, ...], channels: int, folder: Path | None
+) -> tuple[str, ...]:
+    """The corruptions that a task names, with all checked that needs neither images nor files.
+
+    Args:
+        asked: as for :func:`corruption_names`; none is allowed.
+        title: of the data set.
+        shape: [C, H, W] of an image, [L] of a text.
+        channels: of an image.
+        folder: with the files of the published ones, if it is known.
+
+    Raises:
+        BadInput: the data set is text, a name cannot be used, images are not of the size of the published ones, or the
+            folder is given in vain.
+    """
+    if not asked:
+        return ()
+    if len(shape) == 1:
+        raise BadInput(f"{title}: corruptions are of images, and this data set is text")
+    names = corruption_names(asked, channels)
+    if names[0].startswith(COMPUTED_PREFIX):
+        if folder is not None:
+            raise BadInput("task.corruptions.path: expected none, as computed corruptions are read from no folder")
+    elif shape != (3, 32, 32):
+        raise BadInput(
+            f"CIFAR-10-C: expected a task of images [3, 32, 32], got {list(shape)}; take computed corruptions"
+        )
+    return names
+
+
 def find_corruptions(asked: Sequence[str], dataset: ImageDataset, folder: Path | None) -> tuple[Corruption, ...]:
     """The corruptions that a task names, with all checked that can be checked before any training.
 
@@ -136,28 +168,20 @@ def find_corruptions(asked: Sequence[str], dataset: ImageDataset, folder: Path |
         folder: with the files of the published ones.
 
     Raises:
-        BadInput: the data set is text, a name cannot be used, the folder is missing or given in vain, its files are not
-            those of CIFAR-10-C, or the data set is not CIFAR-10.
+        BadInput: as for :func:`check_corruptions`, the folder is missing, its files are not those of CIFAR-10-C, or the
+            data set is not CIFAR-10.
     """
-    if not asked:
+    shape = tuple(dataset.train_images.shape[1:])
+    names = check_corruptions(asked, dataset.title, shape, dataset.in_channels, folder)
+    if not names:
         return ()
-    if dataset.symbols:
-        raise BadInput(f"{dataset.title}: corruptions are of images, and this data set is text")
-    names = corruption_names(asked, dataset.in_channels)
     if names[0].startswith(COMPUTED_PREFIX):
-        if folder is not None:
-            raise BadInput("task.corruptions.path: expected none, as computed corruptions are read from no folder")
         known = {corruption.name: corruption for corruption in computed_corruptions(dataset)}
         return tuple(known[name] for name in names)
     if folder is None:
         raise BadInput(
             "task.corruptions.path: expected the folder that CIFAR-10-C.tar unpacks to, got none; "
             "corruptions named computed:... need no files"
-        )
-    shape = tuple(dataset.train_images.shape[1:])
-    if shape != (3, 32, 32):
-        raise BadInput(
-            f"CIFAR-10-C: expected a task of images [3, 32, 32], got {list(shape)}; take computed corruptions"
         )
     return tuple(cifar10_c(folder, dataset.classes, names))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +13,36 @@ from torch import nn
 from prunefuse_bench.config import Suite
 from prunefuse_bench.cost import SELECTOR_STAGES, StageCost
 from prunefuse_bench.data import Augmentation, Normalisation, SymbolInputs
+from prunefuse_bench.data.corruptions import COMPUTED_PREFIX, SEVERITIES, TEST_IMAGES, check_corruptions
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.forecast.networks import KnownNetwork, NetworkQuestion, build_target, know
 from prunefuse_bench.forecast.sizes import DataSizes, sizes_of
 from prunefuse_bench.forecast.work import Choosing, Work, cell_work
 from prunefuse_bench.models import MODELS
-from prunefuse_bench.recipe import ProtocolName, Recipe, Target
-from prunefuse_bench.runner import check_kind, resolve_device, resolve_recipes
-from prunefuse_bench.training import TrainingRecipe, resolve_precision
+from prunefuse_bench.recipe import ProtocolName, Proxy, Recipe, Target, check_training, training_of
+from prunefuse_bench.runner import check_kind, check_protocol, resolve_device, resolve_recipes, task_training
+from prunefuse_bench.sharing import selector_names
+from prunefuse_bench.training import TrainingRecipe
 
-__all__ = ["CellForecast", "PartForecast", "forecast_part"]
+__all__ = ["CellForecast", "PartForecast", "TrainedSelector", "forecast_part"]
 
 CHOOSING_STAGES = ("selector/infer", "selector/rank")
 TARGET_STAGES = ("fuse", "target/train")
+
+
+@dataclass(frozen=True)
+class TrainedSelector:
+    """A selector that cells of a run share, see :mod:`prunefuse_bench.sharing`.
+
+    Attributes:
+        name: equal for cells of one seed that share it.
+        curve: whether its accuracy by epoch is recorded; a selector without cannot stand in for one with it.
+        seconds: of its training, and of the curve.
+    """
+
+    name: str
+    curve: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,8 @@ class CellForecast:
         choosing: what it takes to choose the labels of the last budget that is reported, those before included.
         target: all else that the target of this budget needs; both as :func:`prunefuse_bench.load_results` has them.
         uncounted_choice: whether the acquisition's own FLOPs depend on the data, and are not in it.
-        shared: what tells its selector from others, if cells of a run share those that are equal; else None.
+        at_most: whether trainings may stop early where that cannot be known; all figures are those of whole ones.
+        selectors: those that it trains and other cells could take.
     """
 
     recipe: Recipe
@@ -51,7 +69,8 @@ class CellForecast:
     choosing: StageCost
     target: StageCost
     uncounted_choice: bool
-    shared: str | None
+    at_most: bool
+    selectors: tuple[TrainedSelector, ...]
 
     @property
     def total(self) -> StageCost:
@@ -66,6 +85,7 @@ class PartForecast:
     Attributes:
         name: of the part; None for a suite that stands alone.
         label_counts: labels after each round.
+        corruptions: of the test images, by name.
         how: how the seconds of each network were found, by its description.
     """
 
@@ -75,19 +95,34 @@ class PartForecast:
     training: TrainingRecipe
     label_counts: tuple[int, ...]
     cells: tuple[CellForecast, ...]
+    corruptions: tuple[str, ...]
     how: dict[str, str]
 
     @property
     def seconds(self) -> float:
-        """Of all cells, a selector that several share counted once."""
-        total, seen = 0.0, set()
+        """Of all cells in their order, a selector that several share counted once."""
+        return sum(cell.total.seconds - taken for cell, taken in zip(self.cells, self.taken, strict=True))
+
+    @property
+    def taken(self) -> list[float]:
+        """For each cell, the seconds of selectors that a cell before has trained."""
+        found = []
+        has_curve: dict[tuple[int, str], bool] = {}
         for cell in self.cells:
-            total += cell.total.seconds
-            if cell.shared is not None:
-                if cell.shared in seen:
-                    total -= cell.stages["selector/train"].seconds
-                seen.add(cell.shared)
-        return total
+            seconds = 0.0
+            for selector in cell.selectors:
+                key = cell.seed, selector.name
+                if key in has_curve and has_curve[key] >= selector.curve:
+                    seconds += selector.seconds
+                else:
+                    has_curve[key] = selector.curve
+            found.append(seconds)
+        return found
+
+    @property
+    def at_most(self) -> bool:
+        """Whether some cells may take less, because trainings may stop early."""
+        return any(cell.at_most for cell in self.cells)
 
 
 def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None] = lambda what: None) -> PartForecast:
@@ -103,17 +138,16 @@ def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None
     MODELS[suite.task.model.name]
     device, sizes = resolve_device(suite.device), sizes_of(suite.task.dataset)
     check_kind(suite.task, is_text=sizes.is_text)
+    check_protocol(suite)
     counts = tuple(suite.task.label_counts(sizes.train))
     spec = suite.task
-    report = spec.budgets if spec.report is None else spec.report
-    training = TrainingRecipe(
-        schedule=spec.training.schedule,
-        batch_size=spec.training.batch_size,
-        momentum=spec.training.momentum,
-        weight_decay=spec.training.weight_decay,
-        augmentation=Augmentation(),
-        normalisation=SymbolInputs() if sizes.is_text else Normalisation((0.0,), (1.0,)),  # costs do not depend on it
-        precision=resolve_precision(suite.precision, device),
+    # Costs do not depend on augmentation and normalisation.
+    normalisation = SymbolInputs() if sizes.is_text else Normalisation((0.0,), (1.0,))
+    training = task_training(suite, device, Augmentation(), normalisation)
+    for recipe in recipes:
+        check_training(recipe, training_of(recipe, training), min(counts))
+    corruptions = check_corruptions(
+        spec.corruptions.names, sizes.title, sizes.shape, sizes.in_channels, spec.corruptions.path
     )
     how: dict[str, str] = {}
     built: dict[tuple[Any, ...], nn.Module] = {}
@@ -126,27 +160,27 @@ def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None
 
     cells = []
     for recipe in recipes:
-        own = recipe.own_training.apply(training) if recipe.own_training else training
-        networks: dict[str, KnownNetwork] = {"target": known(Target(), own)}
-        if recipe.uses_selector:
-            try:
-                networks["selector"] = known(recipe.proxy, own)
-            except BadInput as error:
-                raise BadInput(f"method {recipe.label!r}: {error}") from error
+        own = training_of(recipe, training)
+        try:
+            networks = _networks(recipe, functools.partial(known, own=own))
+        except BadInput as error:
+            raise BadInput(f"method {recipe.label!r}: {error}") from error
         work = cell_work(
             recipe,
             suite.protocol,
             own,
             counts,
-            frozenset(spec.budgets.index(budget) for budget in report),
+            spec.report_rounds,
             sizes.train,
             sizes.test,
             accuracy_by_epoch=spec.accuracy_by_epoch,
+            corrupted=_corrupted_images(corruptions, sizes.test),
+            corrupted_selector=spec.corruptions.selector,
+            decomposition=spec.decomposition,
         )
         rounds, uncounted = _costs(recipe, work, networks, sizes.classes, len(counts))
-        last = max(spec.budgets.index(budget) for budget in report)
-        choosing, target = _to_budget(rounds[: last + 1], recipe, suite.protocol)
-        selector = networks.get("selector")
+        choosing, target = _to_budget(rounds[: max(spec.report_rounds) + 1], recipe, suite.protocol)
+        selector = networks.get(("selector", None))
         cell = CellForecast(
             recipe=recipe,
             seed=0,
@@ -156,20 +190,18 @@ def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None
             choosing=choosing,
             target=target,
             uncounted_choice=uncounted,
-            shared=None,
+            at_most=own.stopping is not None and own.stopping.patience is not None,
+            selectors=tuple(_shareable(suite, recipe, training, rounds)),
         )
-        cells.append((cell, own))
+        cells.append(cell)
     return PartForecast(
         name=name,
         suite=suite,
         sizes=sizes,
         training=training,
         label_counts=counts,
-        cells=tuple(
-            dataclasses.replace(cell, seed=seed, shared=_shared(suite, cell.recipe, own, seed))
-            for seed in suite.seeds
-            for cell, own in cells
-        ),
+        cells=tuple(dataclasses.replace(cell, seed=seed) for seed in suite.seeds for cell in cells),
+        corruptions=corruptions,
         how=how,
     )
 
@@ -193,18 +225,49 @@ def _once(built: dict[tuple[Any, ...], nn.Module], question: NetworkQuestion) ->
     return built[key]
 
 
-def _shared(suite: Suite, recipe: Recipe, training: TrainingRecipe, seed: int) -> str | None:
-    """As the loop tells selectors of the coreset protocol from one another."""
-    if suite.protocol != "coreset" or not recipe.uses_selector:
-        return None
-    return repr((recipe.proxy, recipe.committee.head_dropout, recipe.committee.snapshot_times, training, seed))
+def _corrupted_images(names: tuple[str, ...], test: int) -> int:
+    """How many corrupted test images a network is judged on, all corruptions and severities together."""
+    published = bool(names) and not names[0].startswith(COMPUTED_PREFIX)
+    return len(names) * SEVERITIES * (TEST_IMAGES if published else test)
+
+
+Networks = dict[tuple[str, int | None], KnownNetwork]
+"""By what :class:`prunefuse_bench.forecast.work.Passes` says: which network, and which of its structures."""
+
+
+def _networks(recipe: Recipe, known: Callable[[Proxy], KnownNetwork]) -> Networks:
+    """All that the method trains."""
+    dense = known(Target())
+    networks: Networks = {("target", None): dense}
+    if not recipe.uses_selector:
+        return networks
+    steps = recipe.proxy.pruning_steps_to_come
+    if not steps:
+        return {**networks, ("selector", None): known(recipe.proxy)}
+    for position, (_, ratio) in enumerate(steps):
+        after: int | None = position + 1 if position + 1 < len(steps) else None
+        networks["selector", after] = known(recipe.proxy.pruned_at_once(ratio))
+    return {**networks, ("selector", 0): dense}
 
 
 Stages = dict[str, StageCost]
 
 
+def _shareable(
+    suite: Suite, recipe: Recipe, training: TrainingRecipe, rounds: list[Stages]
+) -> Iterator[TrainedSelector]:
+    names = selector_names(recipe, training, len(rounds), suite.protocol)
+    for number, (name, stages) in enumerate(zip(names, rounds, strict=True)):
+        if name is not None:
+            curve = (
+                suite.task.accuracy_by_epoch and recipe.target_start.is_selector and number in suite.task.report_rounds
+            )
+            of_curve = stages["target/eval"].seconds if curve else 0.0
+            yield TrainedSelector(name, curve, stages["selector/train"].seconds + of_curve)
+
+
 def _costs(
-    recipe: Recipe, work: list[Work], networks: dict[str, KnownNetwork], classes: int, rounds: int
+    recipe: Recipe, work: list[Work], networks: Networks, classes: int, rounds: int
 ) -> tuple[list[Stages], bool]:
     """Costs by stage of each round, and whether an acquisition's FLOPs are missing."""
     found: list[Stages] = [{} for _ in range(rounds)]
@@ -212,14 +275,14 @@ def _costs(
     acquisition = recipe.find_acquisition()
     for one in work:
         if isinstance(one, Choosing):
-            features = networks["selector"].features if "selector" in networks else 0
+            features = networks["selector", None].features if recipe.uses_selector else 0
             flops = acquisition.count_flops(one.counts(recipe, classes, features), dict(recipe.options))
             uncounted |= flops is None
             cost = found[one.round].setdefault("selector/rank", StageCost())
             cost.samples += one.candidates
             cost.flops_forward += flops or 0
             continue
-        network = networks[one.network]
+        network = networks[one.network, one.structure]
         cost = found[one.round].setdefault(one.stage, StageCost())
         if one.way == "training":
             network.rates.charge_training(cost, one.samples)
@@ -228,8 +291,7 @@ def _costs(
             network.rates.charge_forward(cost, one.samples)
             by_way = network.seconds.scoring if one.way == "scoring" else network.seconds.evaluation
             cost.seconds += one.samples * by_way
-        teaches = one.way == "evaluation" and one.stage.endswith("/train")
-        cost.samples += 0 if teaches else one.samples
+        cost.samples += one.samples if one.counted else 0
         cost.flops_forward += 2 * one.times_through_head * network.features * classes
     return found, uncounted
 

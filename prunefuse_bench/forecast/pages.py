@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunefuse_bench.cost import StageCost
+from prunefuse_bench.data.corruptions import COMPUTED_PREFIX
 from prunefuse_bench.forecast.cells import CellForecast, PartForecast
 from prunefuse_bench.report.numbers import flops, seconds
 from prunefuse_bench.report.sheets import NOTHING, Sheet
@@ -40,7 +41,7 @@ def part_sheet(part: PartForecast) -> Sheet:
             flops(_counted(cell.target)),
             flops(cell.target.paper_flops),
             flops(_counted(cell.total)),
-            _time(cell.total.seconds),
+            _time(cell.total.seconds, at_most=cell.at_most),
         )
         for cell in part.cells
         if cell.seed == seeds[0]
@@ -57,7 +58,7 @@ def total_sheet(parts: Sequence[PartForecast]) -> Sheet:
             str(len(part.cells)),
             flops(sum(_counted(cell.total) for cell in part.cells)),
             flops(sum(cell.total.paper_flops for cell in part.cells)),
-            _time(part.seconds),
+            _time(part.seconds, at_most=part.at_most),
         )
         for part in parts
     ]
@@ -69,7 +70,7 @@ def total_sheet(parts: Sequence[PartForecast]) -> Sheet:
                 str(len(cells)),
                 flops(sum(_counted(cell.total) for cell in cells)),
                 flops(sum(cell.total.paper_flops for cell in cells)),
-                _time(sum(part.seconds for part in parts)),
+                _time(sum(part.seconds for part in parts), at_most=any(part.at_most for part in parts)),
             )
         )
     columns = "part", "cells", "counted FLOPs", "by the rule", "time on this machine"
@@ -82,6 +83,7 @@ def as_data(name: str, parts: Sequence[PartForecast]) -> dict[str, Any]:
         "name": name,
         "not_included": [NOT_INCLUDED],
         "seconds": sum(part.seconds for part in parts),
+        "at_most": any(part.at_most for part in parts),
         "parts": [
             {
                 "name": part.name,
@@ -96,15 +98,16 @@ def as_data(name: str, parts: Sequence[PartForecast]) -> dict[str, Any]:
                 "protocol": part.suite.protocol,
                 "label_counts": list(part.label_counts),
                 "seconds": part.seconds,
+                "at_most": part.at_most,
                 "how": part.how,
-                "cells": [_cell(cell) for cell in part.cells],
+                "cells": [_cell(cell, taken) for cell, taken in zip(part.cells, part.taken, strict=True)],
             }
             for part in parts
         ],
     }
 
 
-def _cell(cell: CellForecast) -> dict[str, Any]:
+def _cell(cell: CellForecast, taken: float) -> dict[str, Any]:
     return {
         "method": cell.recipe.label,
         "seed": cell.seed,
@@ -112,10 +115,11 @@ def _cell(cell: CellForecast) -> dict[str, Any]:
         "selector": cell.selector,
         "selector_parameters": cell.parameters,
         "seconds": cell.total.seconds,
+        "seconds_of_shared_selectors": taken,
+        "at_most": cell.at_most,
         "choosing": _cost(cell.choosing),
         "target": _cost(cell.target),
         "total": _cost(cell.total),
-        "shares_its_selector": cell.shared is not None,
         "choosing_counted_in_full": not cell.uncounted_choice,
         "stages": {name: {"samples": cost.samples, **_cost(cost)} for name, cost in cell.stages.items()},
     }
@@ -150,10 +154,21 @@ def _notes(part: PartForecast) -> list[str]:
     notes += [f"Seconds of {', '.join(networks)}: {how}." for how, networks in ways.items()]
     if any(cell.uncounted_choice for cell in part.cells):
         notes.append("+: and what choosing itself spends, which depends on the data.")
-    if any(cell.shared for cell in part.cells):
+    if any(part.taken):
         notes.append("Methods that train the same selector share it: each is charged, the time in all counts it once.")
+    if part.at_most:
+        notes.append(
+            "At most: training may stop where the accuracy on held-out samples no longer rises, which nobody knows "
+            "before; FLOPs and times are those of the whole schedule."
+        )
+    if any(cell.recipe.proxy.pruning_steps_to_come for cell in part.cells if cell.selector):
+        notes.append("Dynamic pruning: the selector and its parameters are those after the last step.")
+    published = part.corruptions and not part.corruptions[0].startswith(COMPUTED_PREFIX)
+    if published and part.suite.task.corruptions.path is None:
+        notes.append("The run needs the files of CIFAR-10-C: --set task.corruptions.path=PATH.")
     return notes
 
 
-def _time(value: float) -> str:
-    return f"{value / 86400:.3g} days" if value >= 3 * 86400 else seconds(value)
+def _time(value: float, *, at_most: bool) -> str:
+    time = f"{value / 86400:.3g} days" if value >= 3 * 86400 else seconds(value)
+    return f"at most {time}" if at_most else time

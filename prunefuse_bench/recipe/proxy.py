@@ -80,6 +80,10 @@ class Proxy(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} is not pruned while it trains")
 
+    def pruned_at_once(self, ratio: float) -> Proxy:
+        """What makes at its start the structure that :meth:`prune_step` makes at this ratio, to foretell its cost."""
+        raise NotImplementedError(f"{type(self).__name__} is not pruned while it trains")
+
     @property
     def fusible(self) -> bool:
         """Whether ``start`` gives a :class:`prunefuse_bench.PrunedNetwork`, which can be fused into the target."""
@@ -190,6 +194,10 @@ class Pruned(Proxy):
             round_to=self.round_to,
             seed=seed,
         )
+
+    def pruned_at_once(self, ratio: float) -> Proxy:
+        """Static pruning by the same criterion; of local sparsity the structure is the same."""
+        return Pruned(ratio, self.criterion, self.sparsity, self.round_to)
 
     @property
     def parameters(self) -> str:
