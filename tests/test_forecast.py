@@ -266,10 +266,7 @@ def test_a_plateau_makes_it_at_most(tiny: Path, run_cli: RunCli, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("imagined_speeds")
-def test_published_corruptions_are_counted_without_their_files(
-    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(networks, "AFFORDABLE", 2e9)
+def test_published_corruptions_are_counted_without_their_files(run_cli: RunCli) -> None:
     changes = ["task.dataset={name: cifar10}", "task.model={name: resnet8, width: 0.25}", "recipes=[random]"]
     published = "task.corruptions.names=[published]"
     part = forecast_part(None, load_suite("quick", [*changes, published]))
