@@ -65,7 +65,7 @@ class NetworkQuestion:
     def settings(self) -> dict[str, Any]:
         """All that the answer depends on, the machine and the versions of the programs included."""
         environment = describe_environment(self.device)
-        machine = ("prunefuse_bench", "commit", "packages", "cpu", "cpu_capability", "threads", "device", "gpu")
+        machine = ("prunefuse_bench", "packages", "cpu", "cpu_capability", "threads", "device", "gpu")
         return {
             "version": VERSION,
             "machine": {name: environment[name] for name in machine},
