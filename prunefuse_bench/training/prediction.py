@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate", "predict", "predict_prepared"]
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 500
 EXAMPLES = 2
 """Images that a rewritten network is compared on before it is used."""
 
