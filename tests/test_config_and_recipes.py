@@ -19,7 +19,7 @@ def test_presets_are_valid(name: str) -> None:
     for part in group.parts if not name.startswith("paper-") else ():
         suite = part.suite
         labels = [resolve_recipe(entry, suite.protocol).label for entry in suite.recipes]
-        assert labels[0] == "random"
+        assert (labels[0] == "random") == (name != "fused-start-small"), "that one compares starts of the target alone"
         assert len(set(labels)) == len(labels) >= 3
 
 

@@ -188,7 +188,6 @@ def test_published_corruptions_are_read_from_the_users_folder_whose_path_is_not_
         (["names=[rotatoin]"], "unknown corruption 'rotatoin'"),
         (["names=['computed:fog']"], "unknown corruption 'computed:fog'"),
         (["names=[fog, 'computed:zoom']"], "expected published corruptions or computed ones, got both"),
-        (["names=[published]"], r"task.corruptions.path: expected the folder that CIFAR-10-C.tar unpacks to, got none"),
         (["names=[published]", "path=."], r"expected a task of images [3, 32, 32], got [1, 8, 8]"),
         (["names=[computed]", "path=."], "task.corruptions.path: expected none"),
         (["names=['computed:hue']"], "'computed:hue' changes colours, and these images have 1 channel"),
@@ -212,6 +211,8 @@ def test_published_corruptions_need_their_files_and_the_classes_of_cifar10(
     monkeypatch.setattr(corruptions, "TEST_IMAGES", 2)
     images, labels = torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10)
     dataset = ImageDataset("CIFAR-10", images, labels, images, labels, CIFAR10_CLASSES)
+    with pytest.raises(BadInput, match=r"expected the folder that CIFAR-10-C\.tar unpacks to, got none"):
+        find_corruptions(["published"], dataset, None)
     with pytest.raises(BadInput, match=r"labels\.npy: expected a file of CIFAR-10-C"):
         find_corruptions(["fog"], dataset, tmp_path)
     numpy.save(tmp_path / "labels.npy", numpy.zeros(10, numpy.uint8))

@@ -119,16 +119,19 @@ def test_distances_to_neighbours_of_typiclust_are_those_that_run() -> None:
 
 
 def test_clustering_is_counted_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clusters = pytest.importorskip("prunefuse_bench.acquisition.clusters")
+    import sklearn.cluster
+
+    from prunefuse_bench.acquisition import clusters
+
     points = torch.randn(200, D).double()
     iterations = []
-    kmeans = clusters.KMeans
+    kmeans = sklearn.cluster.KMeans
 
     def remember(*args: object, **options: object) -> object:
         iterations.append(kmeans(*args, **options))
         return iterations[-1]
 
-    monkeypatch.setattr(clusters, "KMeans", remember)
+    monkeypatch.setattr(sklearn.cluster, "KMeans", remember)
     with tally() as told:
         clusters._cluster(points, 8, seed=0)
     seeding = 2 * 200 * D * (1 + 7 * 4)  # 2 + log 8 = 4 trials for each center after the first
