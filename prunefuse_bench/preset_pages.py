@@ -52,8 +52,8 @@ def markdown_page() -> str:
     lines += [
         "## In small",
         "",
-        "The same methods on a task that takes minutes to about half an hour on two cores, to see how a comparison "
-        "works and not which method is best. Where no path has to be given, the data is embedded.",
+        "The same methods on a task small enough for two cores (--dry-run estimates how long it takes), to see how "
+        "a comparison works and not which method is best. Where no path has to be given, the data is embedded.",
         "",
         "| preset | part | data set | network | budgets, % | methods | cells |",
         "|---|---|---|---|---|---|---|",

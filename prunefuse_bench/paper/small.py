@@ -1,4 +1,4 @@
-"""The paper's suites in small: the same methods on a task that takes two cores minutes, on data that is embedded.
+"""The paper's suites in small: the same methods on a task for two cores, on data that is embedded.
 
 What stands in the place of each data set and network, how long networks are trained and which budgets are left is
 stated here once. Tasks that become the same are joined.

@@ -3,7 +3,7 @@
 Every published cell states its experiment (:class:`prunefuse_bench.paper.published.Experiment`). Cells that share a
 task (data, network, protocol, budgets, length of training) become one suite, whose methods are those of the cells; a
 table of several tasks is a group of suites. Figures, of which no numbers are published, are written out here. Each has
-a twin, ``NAME-small``, with the same methods on a task that takes minutes: see :mod:`prunefuse_bench.paper.small`.
+a twin, ``NAME-small``, with the same methods on a small task: see :mod:`prunefuse_bench.paper.small`.
 """
 
 from __future__ import annotations
