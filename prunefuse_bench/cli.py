@@ -595,6 +595,10 @@ class _LiveView:
     def say(self, what: str) -> None:
         self._progress.update(self._cells, description=rich.markup.escape(what))
 
+    def recovered(self, what: str) -> None:
+        line = f"[yellow]recovered:[/] {rich.markup.escape(what)}"
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
+
     def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
         name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
         self._progress.update(self._cells, description=name, completed=position, total=total)
