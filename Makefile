@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs exactness gpu browser docs lint bench clean
+.PHONY: quick test proofs exactness faults gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -25,6 +25,10 @@ proofs: $(TOOLS)
 # threshold over all layers leaves nothing of, and so is refused.
 exactness: $(TOOLS)
 	$(BIN)/python -m pytest -m slow tests/test_exactness.py
+
+# Another: 100 kills at random moments and 200 random damages of files end with the result of a run without any.
+faults: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_faults.py -rP
 
 # The CUDA kernels on a GPU; every test is skipped where there is none.
 gpu: $(TOOLS)

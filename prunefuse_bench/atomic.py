@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,18 +13,26 @@ from typing import Any, BinaryIO
 
 from prunefuse_bench.errors import BadInput, CannotWrite
 
-__all__ = ["make_folder", "write_atomically", "write_json"]
+__all__ = ["make_folder", "remove_litter", "rename_durably", "write_atomically", "write_json"]
+
+NO_ROOM = errno.ENOSPC, errno.EDQUOT
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that a user named, unless it is there.
+    """Make a folder that a user named, or one within it, unless it is there; its name is on the disk then.
 
     Raises:
         BadInput: it cannot be made, or is a file.
+        CannotWrite: the disk is full.
     """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for one in reversed(missing):
+            _flush_folder(one.parent)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise _cannot_write(folder, error) from error
         raise BadInput(f"--out {folder}: expected a folder, or a name for a new one: {error}") from None
 
 
@@ -35,25 +45,22 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         _write(file, write)
     except OSError as error:
-        raise CannotWrite(
-            f"{file} cannot be written ({error}); what is on disk is whole: make room, and go on with --resume"
-        ) from error
+        raise _cannot_write(file, error) from error
 
 
 def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as stream:
+        with _open_held(temporary) as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(file)
+            temporary.replace(file)  # still held: nobody takes it for litter before it has its name
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    with _open_folder(file.parent) as folder:
-        os.fsync(folder)
+    _flush_folder(file.parent)
 
 
 def write_json(file: Path, data: Any) -> None:
@@ -62,10 +69,58 @@ def write_json(file: Path, data: Any) -> None:
     write_atomically(file, lambda stream: stream.write(text.encode()))
 
 
+def rename_durably(file: Path, new: Path) -> None:
+    """Give a file another name in its folder; the name is on the disk then.
+
+    Raises:
+        CannotWrite: the folder cannot be written.
+    """
+    try:
+        file.replace(new)
+        _flush_folder(file.parent)
+    except OSError as error:
+        raise _cannot_write(new, error) from error
+
+
+def remove_litter(folder: Path) -> list[Path]:
+    """Remove the temporary files, in this folder and below, of writers that were killed; returns them.
+
+    A writer holds a lock on its temporary file for as long as it lives, on whatever machine, so that those of the
+    living stay. Where the file system knows no locks, all stay.
+    """
+    removed = []
+    for file in sorted(folder.rglob(".*.part")):
+        with contextlib.suppress(OSError), file.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+            removed.append(file)
+    return removed
+
+
 @contextlib.contextmanager
-def _open_folder(folder: Path) -> Iterator[int]:
+def _open_held(file: Path) -> Iterator[BinaryIO]:
+    """A new file under a lock that goes with this process."""
+    while True:
+        stream = file.open("wb")
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            break
+        stream.close()  # between the two lines above it was taken for litter
+    with stream:
+        yield stream
+
+
+def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _cannot_write(file: Path, error: OSError) -> CannotWrite:
+    return CannotWrite(
+        f"{file} cannot be written ({error}); what is on disk is whole: make room, or allow writing there, and go on "
+        "with --resume"
+    )

@@ -19,7 +19,7 @@ from prunefuse_bench.cost import Ledger, NetworkRates, StageCost, network_rates
 from prunefuse_bench.data import LabeledSet, Pool
 from prunefuse_bench.decomposition import Decomposition, PoolLosses, parameter_distance, sample_losses
 from prunefuse_bench.dynamic_pruning import DynamicPruning
-from prunefuse_bench.errors import CellFailed
+from prunefuse_bench.errors import CellFailed, DataChanged
 from prunefuse_bench.models import build_model, count_parameters
 from prunefuse_bench.pruning import Network, PrunedNetwork, replay_pruning
 from prunefuse_bench.randomness import derive_seed, generator, seeded
@@ -145,6 +145,22 @@ class Cell:
         network = dataclasses.replace(network, model=model.eval())
         return Trained(network, saved.fit, saved.snapshots, saved.training_history, saved.accuracy_by_epoch)
 
+    @contextlib.contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Within the block every cost is charged to the stage ``recovery``: it was spent before, and then lost.
+
+        Nothing is taken from other cells or given to them, as they would be charged for it by that name.
+        """
+        self.ledger.close_round()  # what it took to get here is on record already
+        progress, shelf = self.progress, self.shelf
+        self.shelf = None
+        self.progress = lambda within, done, total: progress(f"recovery: {within}", done, total)
+        try:
+            with self.ledger.everything_as("recovery"):
+                yield
+        finally:
+            self.progress, self.shelf = progress, shelf
+
     def rounds(self, after: Checkpoint | None) -> Iterator[tuple[int, int]]:
         """(r, k): each round still to do, and how many labels it asks for."""
         counts = self.task.label_counts
@@ -198,6 +214,8 @@ class Cell:
         committee = f"method {self.recipe.label!r}: committee {type(self.recipe.committee).__name__}"
         try:
             opinions = self.recipe.committee.ask(selector, question)
+        except DataChanged:
+            raise
         except Exception as error:
             raise CellFailed(f"{committee} raised {type(error).__name__}: {error}") from error
         said = (opinions.indices, opinions.logits, opinions.features, opinions.members)
@@ -348,6 +366,13 @@ class Cell:
             number, query, len(labeled), selector, selector_outcome, target_outcome, bill, tied, decomposition,
             query_gaps, self.losses,
         )  # fmt: skip
+
+    def compare_networks(self, number: int, target: nn.Module, selector: Trained | None, labeled: LabeledSet) -> None:
+        """Only the losses of a round, for the next one's query to be judged by, as :meth:`close_round` leaves them."""
+        is_reported = number in self.task.report_rounds
+        reported = self.train_target(target, selector, labeled, number) if is_reported else None
+        _, self.losses = self._decompose(number, target, reported, selector, labeled)
+        self._synchronised = None
 
     def _judge_corrupted(self, trained: Trained, stage: str) -> Robustness:
         """On every corruption and severity; as :meth:`_evaluate`, the coreset protocol's selector once."""

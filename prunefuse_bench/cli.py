@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from prunefuse_bench.paper.sheets import Sheet
     from prunefuse_bench.report import Leaderboard
     from prunefuse_bench.report.sheets import Sheet as ReportSheet
+    from prunefuse_bench.rounds import Progress as StageProgress
     from prunefuse_bench.runner import PlannedCell
+    from prunefuse_bench.verifying import Verification
 
 __all__ = ["app", "main"]
 
@@ -243,6 +245,71 @@ def submit(
     if (parts := find_runs([run])) != [run]:
         raise BadInput(f"{run} holds {len(parts)} runs, of the parts of a suite: pack each of them, as in {parts[0]}")
     _say("Written:", str(pack(run, out or Path(f"{run.resolve().name}.zip"))))
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that 'run' wrote.")],
+    cell: Annotated[
+        str | None, typer.Option(metavar="ID", help="Its folder's name in RUN/cells.", show_default="the first")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every cell that has a whole round.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Where the data is now: task.dataset.path=PATH. Repeatable."),
+    ] = None,
+    methods_from: MethodsFrom = None,
+) -> None:
+    """Run the last round of a cell again and compare it with its record, bit for bit.
+
+    Compares the chosen indices, accuracies, losses and the weights of the selector; where they differ, says whether the
+    machine, the threads, the packages or the commit do. Nothing is written. Exit code 1 if anything differs.
+
+    It costs the round itself and the selector of the round before, which is trained again from its labels; for a method
+    that synchronises also the fused network and selector of every round since the last one that did not synchronise,
+    which with sync_every=1 is the whole chain from the random start, without the targets.
+
+    \b
+    Examples:
+      prunefuse-bench verify runs/quick
+      prunefuse-bench verify runs/mine --all --set task.dataset.path=/data/mine.zip
+    """
+    from prunefuse_bench.recipe import load_file
+    from prunefuse_bench.records import find_runs
+    from prunefuse_bench.verifying import verify_run
+
+    if cell is not None and all_:
+        raise BadInput("--cell and --all: give one of them")
+    for file in methods_from or ():
+        load_file(file)
+    if (parts := find_runs([run])) != [run]:
+        raise BadInput(f"{run} holds {len(parts)} runs, of the parts of a suite: verify each of them, as in {parts[0]}")
+    with _LiveView("verifying") as view:
+
+        def watched(title: str) -> StageProgress:
+            view.say(title)
+            return view.stage
+
+        found = verify_run(run, cell=cell, every=all_, overrides=set_ or (), progress=watched)
+    for one in found:
+        title = f"{one.title} ({one.cell}), round {one.number}"
+        _print_verification(title, one)
+    if any(one.differing for one in found):
+        raise typer.Exit(1)
+
+
+def _print_verification(title: str, one: Verification) -> None:
+    console.print(f"[bold]{rich.markup.escape(title)}[/]", highlight=False, soft_wrap=True)
+    for style, what, lines in (
+        ("green", "agrees to the bit:", one.agreed),
+        ("red", "differs:", one.differing),
+        ("yellow", "not compared:", one.unchecked),
+        ("yellow", "another environment:", one.environment),
+    ):
+        for line in lines:
+            _say(f"  [{style}]{what}[/]", line)
+    if one.differing and not one.environment:
+        _say("  -", "machine, threads, packages and commit are those on record: something else changed the result")
 
 
 @app.command()
@@ -594,6 +661,10 @@ class _LiveView:
 
     def say(self, what: str) -> None:
         self._progress.update(self._cells, description=rich.markup.escape(what))
+
+    def recovered(self, what: str) -> None:
+        line = f"[yellow]recovered:[/] {rich.markup.escape(what)}"
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
         name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "unknown_name"]
+__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "DataChanged", "is_out_of_memory", "unknown_name"]
 
 
 class BadInput(Exception):
@@ -19,12 +19,24 @@ class CellLocked(BadInput):
     """Another process is at work on this cell."""
 
 
+class DataChanged(BadInput):
+    """The data is not what it was when the run began."""
+
+
 class CannotWrite(Exception):
     """A record could not be written (disk full, no permission). What is on disk is whole. Exit code 1."""
 
 
 class CellFailed(Exception):
     """One cell cannot go on (diverged training, a score that is not a number). Recorded; the other cells go on."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, of the machine or of a device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, for devices
+        return True
+    # torch's allocator of the processor's memory has no error of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.groups import SuiteGroup
-from prunefuse_bench.records import CellStore
+from prunefuse_bench.records import CellStore, recover
 from prunefuse_bench.runner import Observer, check_folder, plan, run_cells
 
 __all__ = ["run_group"]
@@ -27,11 +27,15 @@ def run_group(
 
     Args:
         out: the folder of a suite that stands alone; of a group, the folder that holds those of its parts.
-        resume: as for :func:`prunefuse_bench.runner.run_cells`.
+        resume: as for :func:`prunefuse_bench.runner.run_cells`; what is damaged is set aside first, and the observer is
+            told.
 
     Raises:
         BadInput: as for :func:`prunefuse_bench.runner.plan` and ``run_cells``; the part is named.
     """
+    for part in group.parts if resume else ():
+        for line in recover(part.folder(out)):
+            observer.recovered(line)
     if not group.stands_alone:
         if (out / "suite.json").exists():
             raise BadInput(

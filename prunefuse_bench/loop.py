@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor, nn
 
 from prunefuse_bench.cell import Cell
-from prunefuse_bench.recipe import ProtocolName
+from prunefuse_bench.pruning import Network
+from prunefuse_bench.recipe import ProtocolName, Trained
 from prunefuse_bench.rounds import Checkpoint, Round
 
 __all__ = ["PROTOCOL_LOOPS", "active_learning", "coreset"]
@@ -30,6 +33,8 @@ def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Rou
         labeled = cell.pool.label(start)  # line 4
         selector = cell.train_selector(untrained, labeled, 0)  # line 3
         yield cell.close_round(0, start, target, selector, labeled)
+    elif after.is_lost:
+        selector = train_again(cell, after.queries, target, untrained)
     else:
         labeled = cell.label_again(after.queries)
         selector = cell.restore_selector(after.selector, target, untrained)
@@ -47,6 +52,28 @@ def active_learning(cell: Cell, after: Checkpoint | None = None) -> Iterator[Rou
         yield cell.close_round(r, query.indices, target, selector, labeled, query.tied)  # lines 14 and 15
 
 
+def train_again(cell: Cell, queries: Sequence[Tensor], target: nn.Module, untrained: Network | None) -> Trained | None:
+    """The selector after these rounds, bit for bit, when it is lost; what it takes is in the stage ``recovery``.
+
+    Labels make a selector that starts from the pruned network of line 2. One of a round that synchronises starts from a
+    network that the selector before it was fused into, so that is trained again, too.
+    """
+    last = len(queries) - 1
+    first = last
+    while first and cell.syncs_at(first):
+        first -= 1
+    with cell.recovering():
+        labeled = cell.label_again(tuple(queries[: first + 1]))
+        selector = cell.train_selector(untrained, labeled, first)
+        for r in range(first + 1, last + 1):
+            labeled = cell.pool.label(queries[r])
+            fused = cell.train_target(target, selector, labeled, r, stage="sync")
+            selector = cell.train_selector(cell.new_selector(fused.network.model), labeled, r)
+        if cell.task.decomposition:
+            cell.compare_networks(last, target, selector, labeled)
+    return selector
+
+
 def coreset(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
     """Coreset selection (paper, sections 4.2 and 9.13): train the selector on the whole pool, score, pick once.
 
@@ -59,6 +86,9 @@ def coreset(cell: Cell, after: Checkpoint | None = None) -> Iterator[Round]:
     untrained = cell.new_selector(target)
     if after is None:
         selector = cell.train_shared_selector(untrained, cell.pool.everything, target)
+    elif after.is_lost:
+        with cell.recovering():
+            selector = cell.train_shared_selector(untrained, cell.pool.everything, target)
     else:
         selector = cell.restore_selector(after.selector, target, untrained)
         cell.ledger.close_round()

@@ -158,13 +158,15 @@ class SavedSelector:
 class Checkpoint:
     """What is needed to go on: the last whole round's number, the queries of all rounds, and the trained selector.
 
-    And for the decomposition of errors, if the task asks for it, ``losses`` of the last round.
+    And for the decomposition of errors, if the task asks for it, ``losses`` of the last round. If ``is_lost``, a
+    selector, or losses, there were, but their files are gone or damaged: they have to be made again from the queries.
     """
 
     number: int
     queries: tuple[Tensor, ...]
     selector: SavedSelector | None
     losses: PoolLosses | None = None
+    is_lost: bool = False
 
 
 class SelectorShelf(Protocol):

@@ -25,12 +25,12 @@ from prunefuse_bench.data import (
     subset,
 )
 from prunefuse_bench.data.corruptions import find_corruptions
-from prunefuse_bench.errors import BadInput, CellFailed
+from prunefuse_bench.errors import BadInput, CellFailed, is_out_of_memory
 from prunefuse_bench.loop import PROTOCOL_LOOPS
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
-from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment
+from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment, task_hash
 from prunefuse_bench.rounds import Task
 from prunefuse_bench.sharing import shared_rounds
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
@@ -41,6 +41,7 @@ __all__ = [
     "check_folder",
     "check_kind",
     "check_protocol",
+    "deterministic",
     "load_images",
     "plan",
     "resolve_device",
@@ -61,6 +62,9 @@ class Observer(Protocol):
 
     def cell_ended(self, cell: PlannedCell, outcome: str) -> None:
         """The cell is ``finished``, ``failed``, or was ``found finished``."""
+
+    def recovered(self, what: str) -> None:
+        """Something was damaged, and was set aside."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,10 @@ def run_cells(
     check_folder(cells, out, resume=resume)
     run = RunFolder(out)
     make_folder(out)
+    run.remove_litter()
     run.add_cells(_describe(suite, cells), [_describe_cell(cell) for cell in cells])
     stores = [run.create_cell(cell.settings) for cell in cells]
-    with _deterministic():
+    with deterministic():
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
             observer.cell_started(cell, position, len(cells))
             observer.cell_ended(cell, _run_cell(cell, store, run.shelf, observer, resume=resume))
@@ -146,25 +151,22 @@ def check_folder(cells: list[PlannedCell], out: Path, *, resume: bool) -> None:
     """Refuse a folder in which these cells cannot be run; nothing is written.
 
     Raises:
-        BadInput: a cell was stopped half-way and ``resume`` is false, or the folder holds a run of another task.
+        BadInput: a cell was stopped half-way and ``resume`` is false, a record of one is damaged, or the folder holds a
+            run of another task.
     """
     run = RunFolder(out)
     if (out / "suite.json").exists():
-        run.check_task(_task_hash(cells[0]))
-    if resume:
-        return
+        run.check_task(task_hash(cells[0].settings))
     for cell in cells:
         store = run.open_cell(cell.identity)
-        if store and store.rounds_done and not store.finished and not store.failure:
+        if store is None:
+            continue
+        store.read_rounds()
+        if not resume and store.rounds_done and not store.finished and not store.failure:
             raise BadInput(
                 f"{out} holds a run that was stopped (cell {cell.identity} has {store.rounds_done} of "
                 f"{store.rounds_expected} rounds): add --resume to go on with it, or give another folder with --out"
             )
-
-
-def _task_hash(cell: PlannedCell) -> str:
-    """Of all settings that the cells of a run share."""
-    return content_hash({key: value for key, value in cell.settings.items() if key not in ("recipe", "seed")})
 
 
 def _tidy(shelf: Shelf, cell: PlannedCell, cells: list[PlannedCell], stores: list[CellStore]) -> None:
@@ -185,7 +187,7 @@ def _describe(suite: Suite, cells: list[PlannedCell]) -> dict[str, Any]:
         "suite": suite.model_dump(mode="json"),
         "dataset": cells[0].task.dataset.title,
         "model": f"{suite.task.model.name}{width}",
-        "task": _task_hash(cells[0]),
+        "task": task_hash(cells[0].settings),
     }
 
 
@@ -213,6 +215,11 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
                     store.write_round(round_, describe_environment(cell.task.device))
         except CellFailed as error:
             store.write_failure(error)
+            return "failed"
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            store.write_failure(CellFailed(f"out of memory: {' '.join(str(error).split())[:500] or 'no reason given'}"))
             return "failed"
     return "finished"
 
@@ -376,7 +383,7 @@ def _corruption_settings(task: Task) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Only deterministic algorithms within the block, so that a cell run twice gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     deterministic: Any = torch.utils.deterministic  # its one attribute is set dynamically

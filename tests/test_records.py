@@ -277,6 +277,7 @@ def test_a_failure_that_was_overcome_is_history(tmp_path: Path) -> None:
     store = CellStore.create(tmp_path / "cell", {"task": {"label_counts": [2, 4]}})
     store.write_failure(ValueError("bad"))
     assert store.failure == {
+        "cell": "cell",
         "round": 0,
         "error": "ValueError",
         "reason": "bad",

@@ -27,6 +27,8 @@ class _Silent:
 
     def cell_ended(self, cell: PlannedCell, outcome: str) -> None: ...
 
+    def recovered(self, what: str) -> None: ...
+
 
 def tiny_run(folder: Path, *overrides: str) -> Path:
     """Run the methods of the preset quick for two seeds, with ``key=value`` overrides; returns the folder."""

@@ -22,7 +22,7 @@ from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
 from prunefuse_bench.data.decoding import Pixels, decode_image
 from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
-from prunefuse_bench.errors import BadInput
+from prunefuse_bench.errors import BadInput, DataChanged
 
 __all__ = ["ImageFile", "decode_files", "load_image_archive", "load_image_files", "sort_into_classes"]
 
@@ -79,6 +79,8 @@ def load_image_files(
         file = folder / f"{split}.npy"
         if not file.exists():
             pixels = _decode(source, members, request)
+            if source.content_hash(file.name for file in files) != content:
+                raise DataChanged(f"{source.path} was changed while it was read: start again when it is whole")
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, functools.partial(_write_pixels, pixels))
         images[split] = torch.from_numpy(numpy.load(file, allow_pickle=False))

@@ -30,6 +30,10 @@ class FileSource(ABC):
         """The content of a file."""
 
     @abstractmethod
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Two numbers that are others when the file was changed: its size and the time of its change, or checksum."""
+
+    @abstractmethod
     def content_hash(self, names: Iterable[str]) -> str:
         """Of these files, or of the zip that holds them."""
 
@@ -54,6 +58,11 @@ class Folder(FileSource):
     def read(self, name: str) -> bytes:
         """The content of a file; OSError if it cannot be read."""
         return (self.path / name).read_bytes()
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size and time of the last change; OSError if it is not there."""
+        found = (self.path / name).stat()
+        return found.st_size, found.st_mtime_ns
 
     def content_hash(self, names: Iterable[str]) -> str:
         """Of the files' names and contents; BadInput names one that cannot be read."""
@@ -100,6 +109,11 @@ class Zip(FileSource):
     def read(self, name: str) -> bytes:
         """The content of a file, its checksum checked."""
         return self.archive.read(name)
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size and checksum, as the archive said when it was opened; :meth:`read` compares both."""
+        entry = self.archive.getinfo(name)
+        return entry.file_size, entry.CRC
 
     def content_hash(self, names: Iterable[str]) -> str:
         """Of the whole archive."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunefuse_bench.data.decoding import Pixels, decode_image
 from prunefuse_bench.data.sources import FileSource, open_source
-from prunefuse_bench.errors import BadInput
+from prunefuse_bench.errors import BadInput, DataChanged
 
 __all__ = ["FileImages", "ImageSource", "Images", "MappedImages", "StoredImages", "build_pixel_file"]
 
@@ -63,17 +63,33 @@ class FileImages(ImageSource):
         self.source, self.names, self.side = source, names, side
         self.shape, self.sha256 = torch.Size((len(names), 3, side, side)), sha256
         self.threads = ThreadPoolExecutor(os.cpu_count())
+        self._stamps = numpy.array([source.stamp(name) for name in names], dtype=numpy.int64).reshape(-1, 2)
 
     def read(self, rows: Rows) -> Pixels:
-        """Decoded; BadInput names a file that is no image."""
+        """Decoded; BadInput names a file that is no image, DataChanged one that is another than at the start."""
         images = numpy.empty((len(rows), *self.shape[1:]), dtype=numpy.uint8)
 
         def decode(position: int) -> None:
-            images[position] = _decode(self.source, self.names[rows[position]], self.side)
+            row = int(rows[position])
+            self._expect_unchanged(row)
+            images[position] = _decode(self.source, self.names[row], self.side)
+            self._expect_unchanged(row)  # what was changed meanwhile shows, too
 
         for _ in self.threads.map(decode, range(len(rows))):
             pass
         return images
+
+    def _expect_unchanged(self, row: int) -> None:
+        name = self.names[row]
+        try:
+            stamp = self.source.stamp(name)
+        except OSError:
+            stamp = None
+        if stamp != tuple(self._stamps[row].tolist()):
+            raise DataChanged(
+                f"{self.source.path}: {name} was changed or removed while the run was going; restore it and go on with "
+                "--resume, or run the changed data in another folder"
+            )
 
 
 class StoredImages:

@@ -5,9 +5,10 @@ from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.records.decomposed import load_decomposition
 from prunefuse_bench.records.environment import describe_environment
 from prunefuse_bench.records.groups import find_runs
+from prunefuse_bench.records.recovery import recover, recoveries
 from prunefuse_bench.records.results import load_results
 from prunefuse_bench.records.selectors import Shelf
-from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder, grid_hash
+from prunefuse_bench.records.store import SCHEMA, CellStore, RunFolder, describe_results, grid_hash, task_hash
 
 __all__ = [
     "SCHEMA",
@@ -15,10 +16,14 @@ __all__ = [
     "RunFolder",
     "Shelf",
     "describe_environment",
+    "describe_results",
     "find_runs",
     "grid_hash",
     "load_corruptions",
     "load_curves",
     "load_decomposition",
     "load_results",
+    "recover",
+    "recoveries",
+    "task_hash",
 ]

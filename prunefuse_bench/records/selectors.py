@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from prunefuse_bench.atomic import make_folder, write_atomically
@@ -21,6 +17,7 @@ from prunefuse_bench.cost import StageCost
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import Trained
+from prunefuse_bench.records.tensors import pack_tensors, read_tensors
 from prunefuse_bench.rounds import SavedSelector
 from prunefuse_bench.training import Fit, History
 
@@ -28,8 +25,7 @@ __all__ = ["Shelf", "pack_selector", "unpack_selector"]
 
 STATE, SNAPSHOT, HISTORY = "state/", "snapshot/", "history/"
 """Prefixes of the tensors' names."""
-CHECKSUM = "sha256"
-"""Key of the metadata: of everything else in the file. Files from before have none."""
+REMEDY = "run again with --resume, and it is trained anew"
 
 
 def pack_selector(selector: Trained, **more: Any) -> bytes:
@@ -45,17 +41,25 @@ def pack_selector(selector: Trained, **more: Any) -> bytes:
         tensors |= _named(HISTORY, selector.history.tensors())
     steps, ratio = (network.history, network.extent.ratio) if isinstance(network, PrunedNetwork) else (None, None)
     plain = {"pruning_history": steps, "pruning_ratio": ratio, "curve": selector.accuracy_by_epoch, "more": more}
-    metadata = {name: json.dumps(value) for name, value in plain.items()}
-    return safetensors.torch.save(tensors, {**metadata, CHECKSUM: _checksum(tensors, metadata)})
+    return pack_tensors(tensors, {name: json.dumps(value) for name, value in plain.items()})
 
 
-def unpack_selector(file: Path, fit: Fit | None = None) -> SavedSelector:
+def unpack_selector(file: Path, fit: Fit | None = None, **expected: Any) -> SavedSelector:
     """What :func:`pack_selector` packed; ``fit`` if it was not packed with it.
 
+    ``expected``: what must have been packed with it, so that the selector of another place is noticed; files from
+    before there were checksums do not have it.
+
     Raises:
-        BadInput: not readable.
+        BadInput: not readable, damaged, or not the one that is expected.
     """
-    return _read(file, fit)[0]
+    saved, more = _read(file, fit)
+    for key, value in expected.items():
+        if key in more and more[key] != value:
+            raise BadInput(
+                f"{file}: expected the selector of {key} {value}, got that of {str(more[key])[:50]}; {REMEDY}"
+            )
+    return saved
 
 
 class Shelf:
@@ -79,6 +83,8 @@ class Shelf:
             return None
         try:
             saved, more = _read(file, None)
+            if more.get("place", self._place(file)) != self._place(file):  # it was moved here
+                return None
             costs = more["costs"] if "costs" in more else {"selector/train": more["cost"]}
             return saved, {stage: _cost(cost) for stage, cost in costs.items()}
         except (BadInput, KeyError, TypeError, AttributeError):
@@ -88,8 +94,9 @@ class Shelf:
         """Keep a selector."""
         make_folder(self.folder)
         plain = {stage: dataclasses.asdict(cost) for stage, cost in costs.items()}
-        packed = pack_selector(selector, fit=dataclasses.asdict(selector.fit), costs=plain)
-        write_atomically(self._file(settings), lambda stream: stream.write(packed))
+        file = self._file(settings)
+        packed = pack_selector(selector, fit=dataclasses.asdict(selector.fit), costs=plain, place=self._place(file))
+        write_atomically(file, lambda stream: stream.write(packed))
 
     def clear(self) -> None:
         """Remove it; nobody is going to ask for its selectors."""
@@ -98,18 +105,13 @@ class Shelf:
     def _file(self, settings: Mapping[str, Any]) -> Path:
         return self.folder / f"{content_hash(settings)}.safetensors"
 
+    def _place(self, file: Path) -> str:
+        """The hashes of all that determines the selector in this file."""
+        return f"{self.folder.name}/{file.name}"
+
 
 def _cost(plain: Mapping[str, Any]) -> StageCost:
     return StageCost(**{**plain, **{name: tuple(plain.get(name, ())) for name in ("uncounted", "disagreements")}})
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of all names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,20 +120,13 @@ def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
-            steps, more = json.loads(metadata["pruning_history"]), json.loads(metadata["more"])
-            # Files from before have neither of these, and no checksum.
-            ratio, curve = (json.loads(metadata.get(key, "null")) for key in ("pruning_ratio", "curve"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
+        tensors, metadata = read_tensors(file)
+        steps, more = json.loads(metadata["pruning_history"]), json.loads(metadata["more"])
+        # Files from before have neither of these.
+        ratio, curve = (json.loads(metadata.get(key, "null")) for key in ("pruning_ratio", "curve"))
         fit = fit or Fit(**more["fit"])
-        stated = metadata.pop(CHECKSUM, None)
-        if stated is not None and stated != _checksum(tensors, metadata):
-            raise ValueError("its content is not that of its checksum")
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise BadInput(
-            f"{file}: expected a trained selector, but it is not readable ({error}); remove its folder to run it again"
-        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{file}: expected a trained selector, but it is not readable ({error}); {REMEDY}") from None
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -6,6 +6,7 @@
     RUN/cells/ID/selector-003.safetensors   the selector after the last whole round
     RUN/cells/ID/losses-003.safetensors     losses of the pool after it, if the task decomposes errors
     RUN/cells/ID/failure.json          why the cell failed, if it did
+    RUN/cells/ID/recovery.json         what was found damaged and set aside, if anything was; RUN has one as well
     RUN/selectors/                     selectors that cells share; can be removed, they are then trained anew
 
 A cell is finished when its last round is there: nothing says so but the rounds themselves. Every .json carries the
@@ -18,29 +19,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
-import safetensors.torch
 import torch
 
-from prunefuse_bench.atomic import write_atomically, write_json
+from prunefuse_bench.atomic import make_folder, remove_litter, write_atomically, write_json
 from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost.memory import process_peak_bytes
 from prunefuse_bench.decomposition import PoolLosses
-from prunefuse_bench.errors import BadInput, CellLocked
+from prunefuse_bench.errors import BadInput, CannotWrite, CellLocked
 from prunefuse_bench.records.checksums import Record, read_record, sealed
 from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
-from prunefuse_bench.rounds import Checkpoint, Outcome, Round
+from prunefuse_bench.records.tensors import pack_tensors, read_tensors
+from prunefuse_bench.rounds import Checkpoint, Outcome, Round, SavedSelector
 from prunefuse_bench.training import Fit
 
-__all__ = ["SCHEMA", "CellStore", "RunFolder", "grid_hash"]
+__all__ = ["SCHEMA", "CellStore", "OtherSchema", "RunFolder", "describe_results", "grid_hash", "task_hash"]
 
 SCHEMA = 3
 """Version of the records' layout and meaning; part of every cell's settings, so older results are never mixed in."""
+
+
+class OtherSchema(BadInput):
+    """Records of another version of this package; they are not damaged."""
 
 
 class CellStore:
@@ -58,7 +64,7 @@ class CellStore:
     @classmethod
     def create(cls, folder: Path, settings: Mapping[str, Any]) -> CellStore:
         """Make the folder if it is not there, and state the settings in it."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not (folder / "cell.json").exists():
             write_json(folder / "cell.json", sealed({"schema": SCHEMA, "settings": settings}))
         return cls(folder, settings)
@@ -76,7 +82,9 @@ class CellStore:
             return None
         content = _read(file).content
         _check_schema(file, content)
-        settings = content.get("settings", {})
+        settings = content.get("settings")
+        if not isinstance(settings, dict):
+            raise BadInput(f"{file}: expected the settings of a cell, got another record; {_remedy(file)}")
         if content_hash(settings) != folder.name:
             raise BadInput(
                 f"{file}: expected the settings with hash {folder.name}, got {content_hash(settings)}: "
@@ -93,7 +101,7 @@ class CellStore:
     def rounds_done(self) -> int:
         """Whole rounds on disk, counted from the first without a gap."""
         done = 0
-        while self._round_file(done).exists():
+        while self.round_file(done).exists():
             done += 1
         return done
 
@@ -105,10 +113,23 @@ class CellStore:
     @property
     def failure(self) -> dict[str, Any] | None:
         """Why the cell could not go on from where it is, if so."""
-        file = self.folder / "failure.json"
-        failure = _read(file).content if file.exists() else None
+        failure = self.read_failure()
         # A failure that rounds have been added to since is history.
         return failure if failure and failure["round"] == self.rounds_done and not self.finished else None
+
+    def read_failure(self) -> dict[str, Any] | None:
+        """What failure.json says, be it history or not; None if there is none.
+
+        Raises:
+            BadInput: not readable, damaged, or of another cell.
+        """
+        file = self.folder / "failure.json"
+        if not file.exists():
+            return None
+        failure = _read(file).content
+        if failure.get("cell", self.folder.name) != self.folder.name or not {"round", "error", "reason"} <= {*failure}:
+            raise BadInput(f"{file}: expected why cell {self.folder.name} failed, got another record; {_remedy(file)}")
+        return failure
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -117,52 +138,48 @@ class CellStore:
         Raises:
             CellLocked: another process holds it.
         """
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
         try:
-            lock.acquire()
+            with _locked(self.folder, timeout=0):
+                yield
         except filelock.Timeout:
             raise CellLocked(
                 f"cell {self.folder.name} in {self.folder.parent.parent} is being run by another process; "
                 "wait for it, or give another folder with --out"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def write_round(self, round_: Round, environment: Mapping[str, Any]) -> None:
         """Store a whole round. The selector first, then the round that makes it count, then the old selector goes."""
         if round_.selector is not None:
-            packed = pack_selector(round_.selector)
-            write_atomically(self._selector_file(round_.number), lambda stream: stream.write(packed))
+            packed = pack_selector(round_.selector, cell=self.folder.name, round=round_.number)
+            write_atomically(self.selector_file(round_.number), lambda stream: stream.write(packed))
         if round_.losses is not None:
-            losses = safetensors.torch.save(round_.losses.tensors())
-            write_atomically(self._losses_file(round_.number), lambda stream: stream.write(losses))
+            whose = json.dumps({"cell": self.folder.name, "round": round_.number})
+            losses = pack_tensors(round_.losses.tensors(), {"more": whose})
+            write_atomically(self.losses_file(round_.number), lambda stream: stream.write(losses))
         record = {
             "cell": self.folder.name,
-            "round": round_.number,
-            "labels": round_.labels,
-            "selector": _with_robustness(round_.selector_outcome),
-            "target": _with_curve(round_.target_outcome),
+            **describe_results(round_),
             "seconds": round_.bill.seconds,
             **({"borrowed_seconds": round_.bill.borrowed} if round_.bill.borrowed else {}),
             "unaccounted_seconds": round_.bill.unaccounted,
             "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
             "peak_memory_bytes": process_peak_bytes(),
-            "tied": round_.tied,
-            "query": round_.query.tolist(),
             "environment": environment,
-            **_decomposition(round_),
         }
-        write_json(self._round_file(round_.number), sealed(record))
+        write_json(self.round_file(round_.number), sealed(record))
         (self.folder / "failure.json").unlink(missing_ok=True)
-        if round_.number:
-            self._selector_file(round_.number - 1).unlink(missing_ok=True)
-            self._losses_file(round_.number - 1).unlink(missing_ok=True)
+        self._remove_before(round_.number)
+
+    def _remove_before(self, number: int) -> None:
+        """Selectors and losses of earlier rounds, those included that a killed process had no time to remove."""
+        for earlier in range(number):
+            for file in self.files_to_go_on(earlier):
+                file.unlink(missing_ok=True)
 
     def write_failure(self, error: Exception) -> None:
         """Record why the cell cannot go on."""
         reason = {
+            "cell": self.folder.name,
             "round": self.rounds_done,
             "error": type(error).__name__,
             "reason": str(error),
@@ -186,42 +203,101 @@ class CellStore:
             BadInput: a record is damaged.
         """
         begun = self.folder / "cell.json"
-        rounds = ((self._round_file(number), self._read_round(number)) for number in range(self.rounds_done))
+        rounds = ((self.round_file(number), self._read_round(number)) for number in range(self.rounds_done))
         return tuple(file for file, record in ((begun, _read(begun)), *rounds) if not record.verified)
 
     def checkpoint(self) -> Checkpoint | None:
-        """Where to go on, or None if no round is whole."""
+        """Where to go on, or None if no round is whole.
+
+        Raises:
+            BadInput: a record, or what is needed to go on after the last one, is damaged.
+        """
         rounds = self.read_rounds()
         if not rounds:
             return None
         queries = tuple(torch.tensor(row["query"], dtype=torch.int64) for row in rounds)
-        last, selector = len(rounds) - 1, rounds[-1]["selector"]
-        losses = _read_losses(self._losses_file(last)) if rounds[-1].get("decomposition") else None
-        if selector is None:
-            return Checkpoint(last, queries, None, losses)
-        return Checkpoint(last, queries, unpack_selector(self._selector_file(last), Fit(**selector["fit"])), losses)
+        last = len(rounds) - 1
+        needed = self.needed_to_go_on(rounds[-1])
+        if any(not file.exists() for file in needed):
+            return Checkpoint(last, queries, None, is_lost=True)
+        selector, losses = (file if file in needed else None for file in self.files_to_go_on(last))
+        return Checkpoint(
+            last,
+            queries,
+            self.read_selector(last, rounds[-1]) if selector else None,
+            self.read_losses(last) if losses else None,
+        )
+
+    def files_to_go_on(self, number: int) -> tuple[Path, Path]:
+        """Where the selector after a round is kept, and the losses of the pool, if the cell has them."""
+        return self.selector_file(number), self.losses_file(number)
+
+    def needed_to_go_on(self, record: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Those of these files without which the round after this record cannot begin at once."""
+        selector, losses = self.files_to_go_on(record["round"])
+        return (*([selector] if record["selector"] else []), *([losses] if record.get("decomposition") else []))
+
+    def read_selector(self, number: int, record: Mapping[str, Any]) -> SavedSelector:
+        """The trained selector after a round, given its record.
+
+        Raises:
+            BadInput: not readable, damaged, or the selector of another round or cell.
+        """
+        fit = Fit(**record["selector"]["fit"])
+        return unpack_selector(self.selector_file(number), fit, cell=self.folder.name, round=number)
+
+    def read_losses(self, number: int) -> PoolLosses:
+        """The losses of the pool after a round.
+
+        Raises:
+            BadInput: not readable, damaged, or those of another round or cell.
+        """
+        file, whose = self.losses_file(number), {"cell": self.folder.name, "round": number}
+        try:
+            tensors, metadata = read_tensors(file)
+            if "more" in metadata and json.loads(metadata["more"]) != whose:
+                raise ValueError(f"they are those of {metadata['more'][:100]}")
+            return PoolLosses.of(tensors)
+        except (ValueError, KeyError) as error:
+            raise BadInput(
+                f"{file}: expected losses of the pool, but they are not readable ({error}); {_remedy(file)}"
+            ) from None
 
     def _read_round(self, number: int) -> Record:
-        file = self._round_file(number)
+        file = self.round_file(number)
         record = _read(file)
         content = record.content
         for key, expected in (("round", number), ("cell", self.folder.name)):
-            if key in content and content[key] != expected:
+            # Those of before there were checksums do not name their cell.
+            if (record.verified or key in content) and content.get(key) != expected:
                 raise BadInput(
-                    f"{file}: expected {key} {expected}, got {str(content[key])[:50]}: it is the record of another "
+                    f"{file}: expected {key} {expected}, got {str(content.get(key))[:50]}: it is the record of another "
                     f"{key}; {_remedy(file)}"
                 )
+        if "query" not in content:
+            raise BadInput(f"{file}: expected round {number}, got another record; {_remedy(file)}")
         if not record.verified and _read(self.folder / "cell.json").verified:
             raise BadInput(f"{file}: expected a checksum, as its cell.json has one, got none; {_remedy(file)}")
         return record
 
-    def _round_file(self, number: int) -> Path:
+    def read_round(self, number: int) -> dict[str, Any]:
+        """One whole round as plain data.
+
+        Raises:
+            BadInput: as for :meth:`read_rounds`.
+        """
+        return self._read_round(number).content
+
+    def round_file(self, number: int) -> Path:
+        """Where a round is recorded."""
         return self.folder / f"round-{number:03d}.json"
 
-    def _selector_file(self, number: int) -> Path:
+    def selector_file(self, number: int) -> Path:
+        """Where the selector after a round is kept."""
         return self.folder / f"selector-{number:03d}.safetensors"
 
-    def _losses_file(self, number: int) -> Path:
+    def losses_file(self, number: int) -> Path:
+        """Where the losses of the pool after a round are kept."""
         return self.folder / f"losses-{number:03d}.safetensors"
 
 
@@ -244,21 +320,48 @@ class RunFolder:
         Raises:
             BadInput: the folder holds a run of another task.
         """
-        with filelock.FileLock(self.folder / ".lock"):
+        with self.lock():
             begun = (self.folder / "suite.json").exists()
             before = self.check_task(suite["task"]) if begun else {"cells": []}
+            if not begun:
+                self._check_cells(suite["task"])
             grid = {cell["id"]: dict(cell) for cell in (*before["cells"], *cells)}
             write_json(self.folder / "suite.json", sealed({"schema": SCHEMA, **suite, "cells": list(grid.values())}))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold suite.json for this process, once no other does; the lock goes with the process.
+
+        Raises:
+            CannotWrite: the folder cannot be written.
+        """
+        with _locked(self.folder, timeout=-1):
+            yield
+
+    def remove_litter(self) -> list[Path]:
+        """Remove what killed processes left half-written; returns the files."""
+        return remove_litter(self.folder)
+
+    def _check_cells(self, task: str) -> None:
+        """BadInput if a cell in this folder is of another task; for a folder whose suite.json is gone."""
+        for file in sorted(self.folder.glob("cells/*/cell.json")):
+            store = CellStore.open(file.parent)
+            assert store is not None
+            if task_hash(store.settings) != task:
+                raise self._another_task()
 
     def check_task(self, task: str) -> dict[str, Any]:
         """What :meth:`read_suite` says; BadInput if the run is of another task than the one of this hash."""
         suite = self.read_suite()
         if suite["task"] != task:
-            raise BadInput(
-                f"{self.folder} holds a run of another task (other data, network, training or budgets), and "
-                "results of different tasks do not belong in one table: give another folder with --out"
-            )
+            raise self._another_task()
         return suite
+
+    def _another_task(self) -> BadInput:
+        return BadInput(
+            f"{self.folder} holds a run of another task (other data, network, training or budgets), and "
+            "results of different tasks do not belong in one table: give another folder with --out"
+        )
 
     def read_suite(self) -> dict[str, Any]:
         """What :meth:`add_cells` wrote.
@@ -274,6 +377,8 @@ class RunFolder:
             )
         content = _read(file).content
         _check_schema(file, content)
+        if not {"suite", "dataset", "model", "task", "cells"} <= {*content}:
+            raise BadInput(f"{file}: expected what was asked for and its cells, got another record; {_remedy(file)}")
         return content
 
     @property
@@ -300,6 +405,40 @@ class RunFolder:
     def open_cell(self, cell: str) -> CellStore | None:
         """The records of a cell by its hash, or None if it was never begun."""
         return CellStore.open(self.folder / "cells" / cell)
+
+
+def task_hash(settings: Mapping[str, Any]) -> str:
+    """Of all settings of a cell that the cells of a run share."""
+    return content_hash({key: value for key, value in settings.items() if key not in ("recipe", "seed")})
+
+
+def describe_results(round_: Round) -> dict[str, Any]:
+    """All that a round found, and nothing about when or how fast, as plain data."""
+    return {
+        "round": round_.number,
+        "labels": round_.labels,
+        "selector": _with_robustness(round_.selector_outcome),
+        "target": _with_curve(round_.target_outcome),
+        "tied": round_.tied,
+        "query": round_.query.tolist(),
+        **_decomposition(round_),
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, timeout: float) -> Iterator[None]:
+    """Raises filelock.Timeout if another process holds it, CannotWrite if the folder cannot be written."""
+    lock = filelock.FileLock(folder / ".lock", timeout=timeout)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise CannotWrite(f"{folder} cannot be written ({error}): allow writing there, and try again") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
@@ -337,15 +476,6 @@ def _decomposition(round_: Round) -> dict[str, Any]:
     return {name: dataclasses.asdict(value) for name, value in found.items() if value is not None}
 
 
-def _read_losses(file: Path) -> PoolLosses:
-    try:
-        return PoolLosses.of(safetensors.torch.load_file(file))
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise BadInput(
-            f"{file}: expected losses of the pool, but they are not readable ({error}); {_remedy(file)}"
-        ) from None
-
-
 def _with_curve(outcome: Outcome | None) -> dict[str, Any] | None:
     plain = _with_robustness(outcome)
     if plain is not None and outcome is not None and outcome.accuracy_by_epoch is not None:
@@ -372,10 +502,15 @@ def _read(file: Path) -> Record:
 def _remedy(file: Path) -> str:
     if file.name == "suite.json":
         return "restore it, or remove it and run the suite again with --resume: its cells are kept"
-    return f"restore it, or remove the folder {file.parent} to run the cell again"
+    return (
+        f"restore it, or remove the folder {file.parent} to run the cell again; run with --resume sets the file aside "
+        "and goes on from what is whole"
+    )
 
 
 def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
+    if "schema" not in content:
+        raise BadInput(f"{file}: expected a record with a schema, got another one; {_remedy(file)}")
     if content.get("schema") != SCHEMA:
         found = str(content.get("schema"))[:50]
-        raise BadInput(f"{file}: expected records of schema {SCHEMA}, got {found}; run the suite again")
+        raise OtherSchema(f"{file}: expected records of schema {SCHEMA}, got {found}; run the suite again")
