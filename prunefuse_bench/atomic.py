@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +42,8 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # By chance and not by process: processes on two machines may have one number.
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("wb") as stream:
             write(stream)
