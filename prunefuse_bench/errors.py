@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "unknown_name"]
+__all__ = ["AttemptsFailed", "BadInput", "CannotWrite", "CellFailed", "CellLocked", "WorkerDiffers", "unknown_name"]
 
 
 class BadInput(Exception):
@@ -19,12 +19,20 @@ class CellLocked(BadInput):
     """Another process is at work on this cell."""
 
 
+class WorkerDiffers(BadInput):
+    """A worker on another machine would run another cell than the one that is asked for."""
+
+
 class CannotWrite(Exception):
     """A record could not be written (disk full, no permission). What is on disk is whole. Exit code 1."""
 
 
 class CellFailed(Exception):
     """One cell cannot go on (diverged training, a score that is not a number). Recorded; the other cells go on."""
+
+
+class AttemptsFailed(CellFailed):
+    """A cell was tried several times on workers, and none of them could finish a round of it."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
