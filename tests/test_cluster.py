@@ -52,10 +52,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     root = str(Path(__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")  # importing torch on a busy machine
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False, "wait": False}
     started = Cluster(initialize_head=True, head_node_args=node)
     for _ in range(2):
         started.add_node(**node)
+    started.wait_for_nodes(timeout=600)
     yield started
     started.shutdown()
 

@@ -18,7 +18,7 @@ from prunefuse_bench.errors import BadInput
 from prunefuse_bench.groups import SuiteGroup, SuitePart
 from prunefuse_bench.records import CellStore, RunFolder, Shelf
 from prunefuse_bench.runner import PlannedCell, check_folder, describe_run, plan
-from prunefuse_bench.scale.order import Order, Resources
+from prunefuse_bench.scale.order import Order, Resources, as_sent
 from prunefuse_bench.sharing import selector_names
 
 __all__ = ["Job", "make_jobs"]
@@ -124,7 +124,7 @@ def _plan_part(
         description,
         described,
         [
-            Order(cell.identity, cell.settings, plain, str(folder), resources.cpus, methods_from, __version__)
+            Order(cell.identity, as_sent(cell.settings), plain, str(folder), resources.cpus, methods_from, __version__)
             for cell in cells
         ],
         [f"{before}{cell.recipe.label}, seed {cell.seed}" for cell in cells],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from prunefuse_bench.errors import BadInput
 
-__all__ = ["Order", "Outcome", "Report", "Resources"]
+__all__ = ["Order", "Outcome", "Report", "Resources", "as_sent"]
 
 Outcome = Literal["finished", "failed", "found finished", "busy", "refused", "lost"]
 
@@ -38,13 +38,20 @@ class Resources:
             raise BadInput(f"--memory-per-cell: expected gigabytes above 0, got {self.memory_gigabytes:g}")
 
 
+def as_sent(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data as it arrives: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+    return plain
+
+
 @dataclass(frozen=True)
 class Order:
     """Run this cell.
 
     Attributes:
         identity: of the cell, the hash of ``settings``.
-        settings: of the cell as the sender plans it, so that a worker that plans another can say what differs.
+        settings: :func:`as_sent`, of the cell as the sender plans it, so that a worker that plans another can say what
+            differs.
         suite: that the cell is of, with nothing in it that depends on the machine or the working folder.
         folder: of the run; shared by all machines, under this name.
         threads: to compute with.

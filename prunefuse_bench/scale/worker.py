@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prunefuse_bench import __version__
 from prunefuse_bench.errors import BadInput, CellLocked, WorkerDiffers
-from prunefuse_bench.scale.order import Order, Outcome, Report
+from prunefuse_bench.scale.order import Order, Outcome, Report, as_sent
 
 if TYPE_CHECKING:
     from prunefuse_bench.runner import PlannedCell
@@ -112,12 +112,9 @@ def _find(order: Order) -> PlannedCell:
     for cell in cells:
         if cell.identity == order.identity:
             return cell
-    twins = [
-        cell
-        for cell in cells
-        if cell.settings["recipe"] == order.settings["recipe"] and cell.seed == order.settings["seed"]
-    ]
-    differ = differences(order.settings, (twins or cells)[0].settings)
+    planned = [as_sent(cell.settings) for cell in cells]
+    twins = [one for one in planned if all(one[key] == order.settings[key] for key in ("recipe", "seed"))]
+    differ = differences(order.settings, (twins or planned)[0])
     raise WorkerDiffers(
         f"expected the cell {order.identity}, but here it would be another: {'; '.join(differ[:5])}: "
         "other data, another version or another kind of machine"
