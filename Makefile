@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs exactness faults gpu browser docs lint bench clean
+.PHONY: quick test proofs exactness faults cluster gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -29,6 +29,12 @@ exactness: $(TOOLS)
 # Another: 100 kills at random moments and 200 random damages of files end with the result of a run without any.
 faults: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_faults.py -rP
+
+# Twelve cells on a cluster of three nodes that Ray starts on this machine; one is killed in the middle. Also Slurm's jobs
+# by submitit's local executor. Installs Ray and submitit.
+cluster: $(TOOLS)
+	$(BIN)/pip install --quiet "prunefuse-bench[ray,slurm]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_cluster.py -rs
 
 # The CUDA kernels on a GPU; every test is skipped where there is none.
 gpu: $(TOOLS)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +50,8 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # By chance and not by process: processes on two machines may have one number.
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         with _open_held(temporary) as stream:
             write(stream)

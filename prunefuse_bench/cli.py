@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import rich.box
 import rich.markup
@@ -19,10 +21,13 @@ from prunefuse_bench.errors import BadInput, CannotWrite
 if TYPE_CHECKING:
     from prunefuse_bench.groups import SuiteGroup
     from prunefuse_bench.paper.sheets import Sheet
+    from prunefuse_bench.records import CellStore
     from prunefuse_bench.report import Leaderboard
     from prunefuse_bench.report.sheets import Sheet as ReportSheet
     from prunefuse_bench.rounds import Progress as StageProgress
     from prunefuse_bench.runner import PlannedCell
+    from prunefuse_bench.scale.driver import Engine
+    from prunefuse_bench.scale.order import Resources
     from prunefuse_bench.verifying import Verification
 
 __all__ = ["app", "main"]
@@ -70,6 +75,26 @@ def run(
         Path | None, typer.Option("--json", metavar="FILE", help="With --dry-run: all of it, cell by cell.")
     ] = None,
     methods_from: MethodsFrom = None,
+    executor: Annotated[
+        str, typer.Option(help="Where cells are run: local (one after another, here), ray or slurm.")
+    ] = "local",
+    cpus_per_cell: Annotated[
+        int | None, typer.Option(metavar="N", help="With ray and slurm: processors of a cell.", show_default="1")
+    ] = None,
+    gpus_per_cell: Annotated[
+        float | None, typer.Option(metavar="N", help="With ray and slurm: GPUs; with ray also 0.5.", show_default="0")
+    ] = None,
+    memory_per_cell: Annotated[
+        float | None, typer.Option(metavar="GB", help="With ray and slurm: memory of a cell, in gigabytes.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A cluster of Ray.", show_default="the one here, or a new one here"),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option("--slurm", metavar="KEY=VALUE", help="For Slurm, as in partition=gpu or time=600. Repeatable."),
+    ] = None,
 ) -> None:
     """Run every method of a suite and print the leaderboard.
 
@@ -82,12 +107,14 @@ def run(
       prunefuse-bench run quick --seeds 0-4 --set 'recipes=\\[random, al]'
       prunefuse-bench run my-suite.yaml --out runs/mine --resume
       prunefuse-bench run paper-table2 --part cifar10 --part cifar100 --dry-run
+      prunefuse-bench run my-suite.yaml --out /shared/mine --executor ray --gpus-per-cell 1
     """
     from prunefuse_bench.group_runner import run_group
     from prunefuse_bench.groups import load_group
     from prunefuse_bench.recipe import load_file
     from prunefuse_bench.report import write_leaderboard, write_page
 
+    cluster = _cluster(executor, cpus_per_cell, gpus_per_cell, memory_per_cell, ray_address, slurm or [])
     for file in methods_from or ():
         load_file(file)
     asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
@@ -97,8 +124,16 @@ def run(
     if json_ is not None:
         raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
     folder = out or Path("runs") / asked.name
-    with _LiveView() as view:
-        stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+    try:
+        if cluster:
+            stores = _run_on(cluster, asked, folder, resume=resume, methods_from=methods_from or [])
+        else:
+            with _LiveView() as view:
+                stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+    except KeyboardInterrupt:
+        command = shlex.join(["prunefuse-bench", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
+        errors.print(f"Stopped. Every whole round is kept; go on with: {rich.markup.escape(command)}", soft_wrap=True)
+        raise typer.Exit(130) from None
     folders = [one.folder(folder) for one in asked.parts]
     for own in folders if len(folders) > 1 else ():
         write_leaderboard([own], own)
@@ -109,6 +144,77 @@ def run(
     _say_written(folder, "leaderboard.html, .md, .csv, .json")
     if any(store.failure for store in stores):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """What was asked for with --executor ray or slurm."""
+
+    executor: Literal["ray", "slurm"]
+    resources: Resources
+    ray_address: str | None
+    slurm: dict[str, Any]
+
+    def engine(self, folder: Path) -> Engine:
+        """BadInput if it is not there."""
+        if self.executor == "ray":
+            from prunefuse_bench.scale.ray_engine import RayEngine
+
+            return RayEngine(self.resources, self.ray_address)
+        from prunefuse_bench.scale.slurm_engine import SlurmEngine
+
+        return SlurmEngine(self.resources, folder.resolve() / "slurm", self.slurm)
+
+
+def _cluster(
+    executor: str,
+    cpus: int | None,
+    gpus: float | None,
+    memory: float | None,
+    ray_address: str | None,
+    slurm: list[str],
+) -> _Cluster | None:
+    """None for the local executor; BadInput for options that it, or the one that was chosen, does not have."""
+    from prunefuse_bench.errors import unknown_name
+    from prunefuse_bench.scale.order import Resources
+
+    given = {"--cpus-per-cell": cpus, "--gpus-per-cell": gpus, "--memory-per-cell": memory}
+    belong = dict.fromkeys(given, ("ray", "slurm")) | {"--ray-address": ("ray",), "--slurm": ("slurm",)}
+    for option, value in {**given, "--ray-address": ray_address, "--slurm": slurm or None}.items():
+        if value is not None and executor not in belong[option]:
+            raise BadInput(f"{option}: expected --executor {' or '.join(belong[option])} with it, got {executor}")
+    if executor == "local":
+        return None
+    if executor not in ("ray", "slurm"):
+        raise unknown_name("executor", executor, ("local", "ray", "slurm"))
+    parameters = {}
+    for one in slurm:
+        key, equals, text = one.partition("=")
+        if not (key and equals):
+            raise BadInput(f"--slurm {one!r}: expected key=value, as in partition=gpu")
+        parameters[key] = int(text) if text.isdecimal() else text
+    chosen: Literal["ray", "slurm"] = "ray" if executor == "ray" else "slurm"
+    return _Cluster(chosen, Resources(1 if cpus is None else cpus, gpus or 0, memory), ray_address, parameters)
+
+
+def _run_on(
+    cluster: _Cluster, group: SuiteGroup, folder: Path, *, resume: bool, methods_from: list[Path]
+) -> list[CellStore]:
+    from prunefuse_bench.scale.driver import run_jobs
+    from prunefuse_bench.scale.grid import make_jobs
+    from prunefuse_bench.scale.view import GridView
+
+    engine = cluster.engine(folder)  # what is missing is said before anything is planned
+    with GridView(errors) as view:
+        jobs = make_jobs(
+            group,
+            folder,
+            cluster.resources,
+            resume=resume,
+            methods_from=methods_from,
+            decode_progress=view.planning,
+        )
+        return run_jobs(jobs, engine, view, resume=resume)
 
 
 def _print_forecast(group: SuiteGroup, file: Path | None) -> None:

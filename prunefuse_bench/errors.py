@@ -8,7 +8,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "DataChanged", "is_out_of_memory", "unknown_name"]
+__all__ = [
+    "AttemptsFailed",
+    "BadInput",
+    "CannotWrite",
+    "CellFailed",
+    "CellLocked",
+    "DataChanged",
+    "WorkerDiffers",
+    "is_out_of_memory",
+    "unknown_name",
+]
 
 
 class BadInput(Exception):
@@ -21,6 +31,10 @@ class CellLocked(BadInput):
 
 class DataChanged(BadInput):
     """The data is not what it was when the run began."""
+
+
+class WorkerDiffers(BadInput):
+    """A worker on another machine would run another cell than the one that is asked for."""
 
 
 class CannotWrite(Exception):
@@ -37,6 +51,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch's allocator of the processor's memory has no error of its own.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+class AttemptsFailed(CellFailed):
+    """A cell was tried several times on workers, and none of them could finish a round of it."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:

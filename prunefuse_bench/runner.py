@@ -41,11 +41,13 @@ __all__ = [
     "check_folder",
     "check_kind",
     "check_protocol",
+    "describe_run",
     "deterministic",
     "load_images",
     "plan",
     "resolve_device",
     "resolve_recipes",
+    "run_cell",
     "run_cells",
     "task_training",
 ]
@@ -85,15 +87,23 @@ class PlannedCell:
         return content_hash(self.settings)
 
 
-def plan(suite: Suite, decode_progress: Callable[[int, int], None] = lambda done, total: None) -> list[PlannedCell]:
+def plan(
+    suite: Suite,
+    decode_progress: Callable[[int, int], None] = lambda done, total: None,
+    device: torch.device | None = None,
+) -> list[PlannedCell]:
     """The cells of a suite, seed by seed, with everything checked that can be checked before training.
+
+    Args:
+        decode_progress: told how many of how many images are decoded.
+        device: that the cells are going to run on, if that is not this machine's.
 
     Raises:
         BadInput: an unknown name, parts that do not fit, data that cannot be used, or budgets the pool cannot fill.
     """
     recipes = resolve_recipes(suite)
     MODELS[suite.task.model.name]
-    device = resolve_device(suite.device)
+    device = device or resolve_device(suite.device)
     dataset = _load(suite.task, decode_progress)
     check_kind(suite.task, is_text=bool(dataset.symbols))
     task = _resolve_task(suite, dataset, device)
@@ -137,7 +147,7 @@ def run_cells(
     run = RunFolder(out)
     make_folder(out)
     run.remove_litter()
-    run.add_cells(_describe(suite, cells), [_describe_cell(cell) for cell in cells])
+    run.add_cells(*describe_run(suite, cells))
     stores = [run.create_cell(cell.settings) for cell in cells]
     with deterministic():
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
@@ -145,6 +155,21 @@ def run_cells(
             observer.cell_ended(cell, _run_cell(cell, store, run.shelf, observer, resume=resume))
             _tidy(run.shelf, cell, cells, stores)
     return stores
+
+
+def run_cell(cell: PlannedCell, out: Path, observer: Observer) -> str:
+    """Run one cell of a run that has been begun, from its last whole round.
+
+    Returns:
+        ``finished``, ``failed`` or ``found finished``.
+
+    Raises:
+        CellLocked: another process is at work on it.
+        CannotWrite: records cannot be written.
+    """
+    run = RunFolder(out)
+    with deterministic():
+        return _run_cell(cell, run.create_cell(cell.settings), run.shelf, observer, resume=True)
 
 
 def check_folder(cells: list[PlannedCell], out: Path, *, resume: bool) -> None:
@@ -181,14 +206,16 @@ def _tidy(shelf: Shelf, cell: PlannedCell, cells: list[PlannedCell], stores: lis
             shelf.within(settings).clear()
 
 
-def _describe(suite: Suite, cells: list[PlannedCell]) -> dict[str, Any]:
+def describe_run(suite: Suite, cells: list[PlannedCell]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What :meth:`prunefuse_bench.records.RunFolder.add_cells` asks for: of the suite, and of each cell."""
     width = f", width {suite.task.model.width:g}" if suite.task.model.width != 1 else ""
-    return {
+    description = {
         "suite": suite.model_dump(mode="json"),
         "dataset": cells[0].task.dataset.title,
         "model": f"{suite.task.model.name}{width}",
         "task": task_hash(cells[0].settings),
     }
+    return description, [_describe_cell(cell) for cell in cells]
 
 
 def _describe_cell(cell: PlannedCell) -> dict[str, Any]:

@@ -147,6 +147,10 @@ class CellStore:
                 "wait for it, or give another folder with --out"
             ) from None
 
+    def drop_lock(self) -> None:
+        """Set the lock aside, whoever holds it: the next to ask for it gets a new one."""
+        (self.folder / ".lock").unlink(missing_ok=True)
+
     def write_round(self, round_: Round, environment: Mapping[str, Any]) -> None:
         """Store a whole round. The selector first, then the round that makes it count, then the old selector goes."""
         if round_.selector is not None:
