@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prunefuse_bench.errors import BadInput, CannotWrite
+from prunefuse_bench.errors import AnotherRankFailed, BadInput, CannotWrite, RankLost
 
 if TYPE_CHECKING:
     from prunefuse_bench.groups import SuiteGroup
@@ -81,22 +81,34 @@ def run(
       prunefuse-bench run my-suite.yaml --out runs/mine --resume
       prunefuse-bench run paper-table2 --part cifar10 --part cifar100 --dry-run
     """
+    from prunefuse_bench.distributed import joined
     from prunefuse_bench.group_runner import run_group
     from prunefuse_bench.groups import load_group
     from prunefuse_bench.recipe import load_file
+
+    with joined() as world:
+        console.quiet = errors.quiet = not world.is_first  # one of them talks
+        for file in methods_from or ():
+            load_file(file)
+        asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
+        if dry_run:
+            _print_forecast(asked, json_)
+            return
+        if json_ is not None:
+            raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
+        folder = out or Path("runs") / asked.name
+        with _LiveView() as view:
+            stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+        if world.is_first:
+            _write_results(asked, folder)
+        failed = world.from_first(lambda: any(store.failure for store in stores))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _write_results(asked: SuiteGroup, folder: Path) -> None:
     from prunefuse_bench.report import write_leaderboard, write_page
 
-    for file in methods_from or ():
-        load_file(file)
-    asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
-    if dry_run:
-        _print_forecast(asked, json_)
-        return
-    if json_ is not None:
-        raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
-    folder = out or Path("runs") / asked.name
-    with _LiveView() as view:
-        stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
     folders = [one.folder(folder) for one in asked.parts]
     for own in folders if len(folders) > 1 else ():
         write_leaderboard([own], own)
@@ -105,8 +117,6 @@ def run(
         _print_leaderboard(board)
     write_page(folders, folder)
     _say_written(folder, "leaderboard.html, .md, .csv, .json")
-    if any(store.failure for store in stores):
-        raise typer.Exit(1)
 
 
 def _print_forecast(group: SuiteGroup, file: Path | None) -> None:
@@ -487,12 +497,15 @@ def main() -> NoReturn:
         app()
     except BadInput as error:
         _fail(str(error), 2)
-    except CannotWrite as error:
+    except (CannotWrite, RankLost) as error:
         _fail(str(error), 1)
+    except AnotherRankFailed:
+        sys.exit(1)
     sys.exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    errors.quiet = False  # of several processes, whichever fails first talks
     errors.print(f"[bold red]error:[/] {rich.markup.escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadInput", "CannotWrite", "CellFailed", "CellLocked", "unknown_name"]
+__all__ = ["AnotherRankFailed", "BadInput", "CannotWrite", "CellFailed", "CellLocked", "RankLost", "unknown_name"]
 
 
 class BadInput(Exception):
@@ -21,6 +21,14 @@ class CellLocked(BadInput):
 
 class CannotWrite(Exception):
     """A record could not be written (disk full, no permission). What is on disk is whole. Exit code 1."""
+
+
+class RankLost(Exception):
+    """Of the processes that run a cell together, one is gone or goes another way than the others. Exit code 1."""
+
+
+class AnotherRankFailed(Exception):
+    """Another process has failed before, and says why; this one ends in silence. Exit code 1."""
 
 
 class CellFailed(Exception):

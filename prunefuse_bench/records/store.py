@@ -152,6 +152,7 @@ class CellStore:
             "tied": round_.tied,
             "query": round_.query.tolist(),
             "environment": environment,
+            **({"peak_memory_bytes_by_rank": list(round_.bill.peaks)} if round_.bill.peaks else {}),
             **_decomposition(round_),
         }
         write_json(self._round_file(round_.number), sealed(record))
