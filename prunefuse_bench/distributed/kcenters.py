@@ -8,6 +8,7 @@ process ever holds more features than its shard, the candidates and the new cent
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +88,7 @@ def sharded_kcenters(world: World, shard: RowShard, priority: Tensor, k: int, ce
     while done < k:
         candidates, beyond = _furthest(distances, own_priority, wanted)
         merged = _merge(world, shard, candidates, distances, own_priority, beyond, device)
-        places = world.from_first(lambda merged=merged, left=k - done: _pick(*merged, left))  # type: ignore[misc]
+        places = world.from_first(functools.partial(_pick, *merged, k - done))
         rows, features = merged[0], merged[1]
         _fold(shard.rows, features[places.to(device)], distances)
         picked = rows[places.to(device)]

@@ -39,7 +39,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    _store: dist.Store | None = field(default=None, repr=False)
+    _store: Any = field(default=None, repr=False)
     _failures: int = field(default=0, repr=False)
 
     @property
@@ -107,9 +107,9 @@ class World:
             except Exception as error:
                 told = [(None, error)]
         dist.broadcast_object_list(told, src=0)
-        value, error = told[0]
-        if error is not None:
-            raise error
+        value, raised = told[0]
+        if raised is not None:
+            raise raised
         return value
 
     def agree_on_failure(self, reason: str) -> None:
@@ -165,12 +165,13 @@ def joined() -> Iterator[World]:
         yield _world
         return
     _take_device()
-    store, rank, size = next(iter(dist.rendezvous("env://")))
+    stores: Any = dist  # which does not say that it exports these two
+    store, rank, size = next(iter(stores.rendezvous("env://")))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=dist.PrefixStore("torch", store), rank=rank, world_size=size,
+        store=stores.PrefixStore("torch", store), rank=rank, world_size=size,
     )  # fmt: skip
-    _world = World(rank, size, dist.PrefixStore(OWN_KEYS, store))
+    _world = World(rank, size, stores.PrefixStore(OWN_KEYS, store))
     try:
         yield _world
         dist.barrier()  # nobody leaves while others still talk

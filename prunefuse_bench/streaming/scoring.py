@@ -230,7 +230,7 @@ class _Progress:
         if not file.exists():
             return None
         try:
-            with safetensors.safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+            with safetensors.safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
                 partial = Partial(
                     shard, opened.get_tensor("rows"), opened.get_tensor("scores"), int(metadata.get("samples", -1))

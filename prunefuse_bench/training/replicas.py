@@ -85,7 +85,8 @@ class Replicas:
                 return type(module).forward(module, x)
             return _forward(module, x, self.world)
 
-        with forward_by(forward, [module for module in network.modules() if type(module) in NORMS]):  # type: ignore[misc]
+        norms: list[BatchNorm] = [m for m in network.modules() if isinstance(m, NORMS) and type(m) in NORMS]
+        with forward_by(forward, norms):
             yield
 
 
