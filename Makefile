@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs exactness faults cluster gpu browser docs lint bench clean
+.PHONY: quick test proofs exactness faults cluster distributed stream gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -20,6 +20,14 @@ test: $(TOOLS) lint
 # packages g++-aarch64-linux-gnu and qemu-user-static on Debian and Ubuntu).
 proofs: $(TOOLS)
 	$(BIN)/python -m pytest -m slow -rs
+
+# One cell on several processes of this machine, and choosing from a stream of two million images (the part of it that
+# needs Ray is skipped without the extra ray).
+distributed: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/test_distributed.py
+
+stream: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -rs tests/test_streaming.py
 
 # One of them alone: prune, train, fuse is exact for every registered network and every way to prune it. Prints what a
 # threshold over all layers leaves nothing of, and so is refused.

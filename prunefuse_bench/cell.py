@@ -18,6 +18,8 @@ from prunefuse_bench.acquisition import Choice, Needs, Opinions
 from prunefuse_bench.cost import Ledger, NetworkRates, StageCost, network_rates
 from prunefuse_bench.data import LabeledSet, Pool
 from prunefuse_bench.decomposition import Decomposition, PoolLosses, parameter_distance, sample_losses
+from prunefuse_bench.distributed import current
+from prunefuse_bench.distributed.bills import bill_of_all
 from prunefuse_bench.dynamic_pruning import DynamicPruning
 from prunefuse_bench.errors import CellFailed, DataChanged
 from prunefuse_bench.models import build_model, count_parameters
@@ -90,6 +92,7 @@ class Cell:
             self.test_images = task.dataset.test_images.to(task.device)
             self.test_labels = task.dataset.test_labels.to(task.device)
             self.example_input = task.training.normalisation.apply(self.pool.images[:1])
+        self.world = current()
         self._refining = StageCost()
         self._dense_rates: NetworkRates | None = None
         self._evaluated: tuple[Trained, Outcome] | None = None
@@ -194,6 +197,7 @@ class Cell:
                     training=self.training,
                     generator=draws,
                     seed=derive_seed(self.seed, "committee", number),
+                    in_shards=acquisition.takes_shards and self.world.size > 1,
                     progress=functools.partial(self.progress, "selector/infer"),
                 )
                 opinions = self._answer(selector, question)
@@ -256,7 +260,7 @@ class Cell:
             besides = acquisition.flops.besides if acquisition.flops else "all of it"
             cost.uncounted = (*cost.uncounted, f"acquisition {acquisition.name}: {besides}")
             cost.flops_forward += choice.flops or 0
-            return choice
+            return self.world.from_first(lambda: choice)  # all have made it, but the draws of processors may differ
 
     def train_selector(self, start: Network | None, labeled: LabeledSet, number: int) -> Trained | None:
         """The selector, trained from ``start`` (not changed).
@@ -361,7 +365,7 @@ class Cell:
             query_gaps = self.losses.gaps(query) if self.losses else None
             decomposition, self.losses = self._decompose(number, target, reported, selector, labeled)
         self._synchronised = None
-        bill = self.ledger.close_round()
+        bill = bill_of_all(self.ledger.close_round(), self.world)
         return Round(
             number, query, len(labeled), selector, selector_outcome, target_outcome, bill, tied, decomposition,
             query_gaps, self.losses,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prunefuse_bench.errors import BadInput, CannotWrite
+from prunefuse_bench.errors import AnotherRankFailed, BadInput, CannotWrite, RankLost
 
 if TYPE_CHECKING:
     from prunefuse_bench.groups import SuiteGroup
@@ -109,31 +110,54 @@ def run(
       prunefuse-bench run paper-table2 --part cifar10 --part cifar100 --dry-run
       prunefuse-bench run my-suite.yaml --out /shared/mine --executor ray --gpus-per-cell 1
     """
+    from prunefuse_bench.distributed import joined
     from prunefuse_bench.group_runner import run_group
     from prunefuse_bench.groups import load_group
     from prunefuse_bench.recipe import load_file
-    from prunefuse_bench.report import write_leaderboard, write_page
 
     cluster = _cluster(executor, cpus_per_cell, gpus_per_cell, memory_per_cell, ray_address, slurm or [])
-    for file in methods_from or ():
-        load_file(file)
-    asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
-    if dry_run:
-        _print_forecast(asked, json_)
-        return
-    if json_ is not None:
-        raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
-    folder = out or Path("runs") / asked.name
+    with joined() as world:
+        console.quiet = errors.quiet = not world.is_first  # one of them talks
+        if cluster and world.size > 1:
+            raise BadInput(
+                f"--executor {executor}: expected one process, got {world.size} under torchrun: use one of them"
+            )
+        for file in methods_from or ():
+            load_file(file)
+        asked = load_group(suite, [*(set_ or []), *([f"seeds={seeds!r}"] if seeds else [])], part or ())
+        if dry_run:
+            _print_forecast(asked, json_)
+            return
+        if json_ is not None:
+            raise BadInput("--json: only --dry-run writes it; the results of a run are in leaderboard.json")
+        folder = out or Path("runs") / asked.name
+        with _resumable():
+            if cluster:
+                stores = _run_on(cluster, asked, folder, resume=resume, methods_from=methods_from or [])
+            else:
+                with _LiveView() as view:
+                    stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+        if world.is_first:
+            _write_results(asked, folder)
+        failed = world.from_first(lambda: any(store.failure for store in stores))
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C within the block ends the program with the command that goes on."""
     try:
-        if cluster:
-            stores = _run_on(cluster, asked, folder, resume=resume, methods_from=methods_from or [])
-        else:
-            with _LiveView() as view:
-                stores = run_group(asked, folder, resume=resume, observer=view, decode_progress=view.decoding)
+        yield
     except KeyboardInterrupt:
         command = shlex.join(["prunefuse-bench", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
         errors.print(f"Stopped. Every whole round is kept; go on with: {rich.markup.escape(command)}", soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _write_results(asked: SuiteGroup, folder: Path) -> None:
+    from prunefuse_bench.report import write_leaderboard, write_page
+
     folders = [one.folder(folder) for one in asked.parts]
     for own in folders if len(folders) > 1 else ():
         write_leaderboard([own], own)
@@ -142,8 +166,6 @@ def run(
         _print_leaderboard(board)
     write_page(folders, folder)
     _say_written(folder, "leaderboard.html, .md, .csv, .json")
-    if any(store.failure for store in stores):
-        raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
@@ -660,12 +682,15 @@ def main() -> NoReturn:
         app()
     except BadInput as error:
         _fail(str(error), 2)
-    except CannotWrite as error:
+    except (CannotWrite, RankLost) as error:
         _fail(str(error), 1)
+    except AnotherRankFailed:
+        sys.exit(1)
     sys.exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    errors.quiet = False  # of several processes, whichever fails first talks
     errors.print(f"[bold red]error:[/] {rich.markup.escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 

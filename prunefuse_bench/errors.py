@@ -9,12 +9,14 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AnotherRankFailed",
     "AttemptsFailed",
     "BadInput",
     "CannotWrite",
     "CellFailed",
     "CellLocked",
     "DataChanged",
+    "RankLost",
     "WorkerDiffers",
     "is_out_of_memory",
     "unknown_name",
@@ -39,6 +41,14 @@ class WorkerDiffers(BadInput):
 
 class CannotWrite(Exception):
     """A record could not be written (disk full, no permission). What is on disk is whole. Exit code 1."""
+
+
+class RankLost(Exception):
+    """Of the processes that run a cell together, one is gone or goes another way than the others. Exit code 1."""
+
+
+class AnotherRankFailed(Exception):
+    """Another process has failed before, and says why; this one ends in silence. Exit code 1."""
 
 
 class CellFailed(Exception):

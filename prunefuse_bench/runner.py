@@ -25,6 +25,8 @@ from prunefuse_bench.data import (
     subset,
 )
 from prunefuse_bench.data.corruptions import find_corruptions
+from prunefuse_bench.distributed import current
+from prunefuse_bench.distributed.shelf import shelf_for_all
 from prunefuse_bench.errors import BadInput, CellFailed, is_out_of_memory
 from prunefuse_bench.loop import PROTOCOL_LOOPS
 from prunefuse_bench.models import MODELS, build_model
@@ -143,18 +145,23 @@ def run_cells(
         CellLocked: another process is at work on a cell.
         CannotWrite: records cannot be written.
     """
-    check_folder(cells, out, resume=resume)
-    run = RunFolder(out)
-    make_folder(out)
-    run.remove_litter()
-    run.add_cells(*describe_run(suite, cells))
-    stores = [run.create_cell(cell.settings) for cell in cells]
+    run, world = RunFolder(out), current()
+    stores = world.from_first(lambda: _begin(suite, cells, run, resume=resume))
     with deterministic():
         for position, (cell, store) in enumerate(zip(cells, stores, strict=True)):
             observer.cell_started(cell, position, len(cells))
             observer.cell_ended(cell, _run_cell(cell, store, run.shelf, observer, resume=resume))
-            _tidy(run.shelf, cell, cells, stores)
+            if world.is_first:
+                _tidy(run.shelf, cell, cells, stores)
     return stores
+
+
+def _begin(suite: Suite, cells: list[PlannedCell], run: RunFolder, *, resume: bool) -> list[CellStore]:
+    check_folder(cells, run.folder, resume=resume)
+    make_folder(run.folder)
+    run.remove_litter()
+    run.add_cells(*describe_run(suite, cells))
+    return [run.create_cell(cell.settings) for cell in cells]
 
 
 def run_cell(cell: PlannedCell, out: Path, observer: Observer) -> str:
@@ -230,25 +237,36 @@ def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
 
 def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Observer, *, resume: bool) -> str:
     """Returns what became of it: ``finished``, ``failed`` or ``found finished``."""
-    if store.finished:
+    world = current()
+    if world.from_first(lambda: store.finished):
         return "found finished"
-    with store.lock():
-        if store.failure and not resume:
+    with store.lock() if world.is_first else contextlib.nullcontext():
+        if world.from_first(lambda: store.failure) and not resume:
             return "failed"
-        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf, cell.shared_rounds)
+        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf_for_all(shelf, world), cell.shared_rounds)
         try:
-            for round_ in PROTOCOL_LOOPS[cell.protocol](work, store.checkpoint()):
-                with work.ledger.stage("records"):  # charged to the round that follows
-                    store.write_round(round_, describe_environment(cell.task.device))
-        except CellFailed as error:
-            store.write_failure(error)
-            return "failed"
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            for round_ in PROTOCOL_LOOPS[cell.protocol](work, world.from_first(store.checkpoint)):
+                if world.is_first:
+                    with work.ledger.stage("records"):  # charged to the round that follows
+                        store.write_round(round_, describe_environment(cell.task.device))
+        except (CellFailed, MemoryError, RuntimeError) as error:
+            failure = _failure(error)
+            if failure is None:
                 raise
-            store.write_failure(CellFailed(f"out of memory: {' '.join(str(error).split())[:500] or 'no reason given'}"))
+            world.agree_on_failure(str(failure))
+            if world.is_first:
+                store.write_failure(failure)
             return "failed"
     return "finished"
+
+
+def _failure(error: Exception) -> CellFailed | None:
+    """Why a cell failed, if it is the cell that did."""
+    if isinstance(error, CellFailed):
+        return error
+    if is_out_of_memory(error):
+        return CellFailed(f"out of memory: {' '.join(str(error).split())[:500] or 'no reason given'}")
+    return None
 
 
 def resolve_recipes(suite: Suite) -> list[Recipe]:

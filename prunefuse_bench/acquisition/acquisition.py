@@ -20,6 +20,7 @@ from prunefuse_bench import ops
 from prunefuse_bench.acquisition.members import Members
 from prunefuse_bench.acquisition.products import Counts, MatrixProducts, tally
 from prunefuse_bench.acquisition.refinement import refine_near_threshold
+from prunefuse_bench.distributed.kcenters import RowShard
 from prunefuse_bench.errors import BadInput, CellFailed, unknown_name
 from prunefuse_bench.ops.checks import refuse_nan
 from prunefuse_bench.registry import Registry
@@ -69,6 +70,8 @@ class Opinions:
         members: predictions of the K members of a committee, or None.
         labels: int64 [N], 0 to C - 1, or None.
         history: how the candidates fared in the selector's training, or None.
+        feature_shard: on several processes, what this one has of the features, in their place; only an acquisition that
+            ``takes_shards`` gets it.
         refine: opinions in full precision about the candidates at these positions, int64 [M]; None if these are all
             that there is. A score is computed again by it near the k-th highest.
     """
@@ -81,6 +84,7 @@ class Opinions:
     members: Members | None = None
     labels: Tensor | None = None
     history: History | None = None
+    feature_shard: RowShard | None = None
     refine: Callable[[Tensor], Opinions] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -124,6 +128,7 @@ class Acquisition:
         score: None for a choice of a whole batch.
         choose_batch: None for a score.
         flops: what choosing spends on matrix products; None if nobody says.
+        takes_shards: on several processes, each may hold features of its own samples only.
     """
 
     name: str
@@ -137,6 +142,7 @@ class Acquisition:
     score: Score | None = None
     choose_batch: ChoosePositions | None = None
     flops: MatrixProducts | None = None
+    takes_shards: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -242,6 +248,8 @@ class Acquisition:
 def counts_of(k: int, opinions: Opinions) -> Counts:
     """The sizes of a choice of k."""
     logits, features, labeled = opinions.logits, opinions.features, opinions.labeled_features
+    if opinions.feature_shard is not None:
+        features = opinions.feature_shard.rows
     members = opinions.members
     return Counts(
         candidates=len(opinions),
@@ -324,6 +332,7 @@ def batch_acquisition(
     equation: str = "",
     randomised: bool = False,
     flops: MatrixProducts | None = None,
+    takes_shards: bool = False,
 ) -> Callable[[ChoosePositions], ChoosePositions]:
     """Register a choice that looks at the whole batch: (k, opinions, **options) -> int64 [k], first choice first.
 
@@ -332,7 +341,15 @@ def batch_acquisition(
 
     def register(choose: ChoosePositions) -> ChoosePositions:
         entry = Acquisition(
-            name, needs, source, _summary(choose), equation, randomised=randomised, choose_batch=choose, flops=flops
+            name,
+            needs,
+            source,
+            _summary(choose),
+            equation,
+            randomised=randomised,
+            choose_batch=choose,
+            flops=flops,
+            takes_shards=takes_shards,
         )
         ACQUISITIONS.add(name, entry)
         return choose

@@ -71,11 +71,15 @@ class Bill:
         seconds: wall-clock from the end of the round before (or the beginning of the cell) to the end of this one.
         stages: in order of first use; their seconds add up to nearly all of it.
         borrowed: seconds of the stages that were spent elsewhere, on a selector that another cell has trained.
+        peaks: of several processes that ran the cell together, the largest resident memory of each in this round, in
+            bytes; empty for a single one. Stages then sum up the processor seconds of all of them, and
+            hold the largest of their peaks; wall-clock is the first's.
     """
 
     seconds: float
     stages: dict[str, StageCost]
     borrowed: float = 0.0
+    peaks: tuple[int | None, ...] = ()
 
     @property
     def unaccounted(self) -> float:

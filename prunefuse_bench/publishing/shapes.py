@@ -405,6 +405,7 @@ class RoundShape(_Shape):
     unaccounted_seconds: Number
     stages: Annotated[dict[Name, StageShape], Field(max_length=100)]
     peak_memory_bytes: Whole | None
+    peak_memory_bytes_by_rank: Annotated[list[Whole | None], Field(min_length=2, max_length=100_000)] | None = None
     tied: Whole | None
     query: list[Index]
     environment: EnvironmentShape

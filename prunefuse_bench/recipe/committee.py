@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from prunefuse_bench.acquisition import HeadMembers, Members, Needs, Opinions, StoredMembers
 from prunefuse_bench.data.stored import Images
+from prunefuse_bench.distributed import current
+from prunefuse_bench.distributed.kcenters import RowShard
 from prunefuse_bench.inference import prepare
 from prunefuse_bench.models import find_classifier
 from prunefuse_bench.randomness import generator
@@ -43,6 +45,7 @@ class Question:
         training: how images are prepared.
         generator: for acquisitions that draw.
         seed: determines any draw of the committee.
+        in_shards: whether each of several processes may keep the features of its own samples, and say nothing else.
         progress: told of (samples done, samples in all).
     """
 
@@ -53,6 +56,7 @@ class Question:
     training: TrainingRecipe
     generator: torch.Generator
     seed: int
+    in_shards: bool = False
     progress: Callable[[int, int], None] = field(default=_no_progress, repr=False)
 
     def answer(
@@ -136,11 +140,15 @@ class OnePass(Committee):
             question.training,
             features=with_features,
             augment=generator(question.seed, "augmented scoring") if self.augmented else None,
+            gather=not question.in_shards,
             progress=question.progress,
         )
         labeled_features = None
         if with_features and Needs.LABELED in question.needs and len(question.labeled_images):
             _, labeled_features = predict(model, question.labeled_images, question.training, features=True)
+        if question.in_shards:
+            opinions = question.answer(labeled_features=labeled_features)
+            return dataclasses.replace(opinions, feature_shard=RowShard.of(current(), features))
         opinions = question.answer(logits=logits, features=features, labeled_features=labeled_features)
         if question.training.precision == "fp32" or self.augmented:
             return opinions

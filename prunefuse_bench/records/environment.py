@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from prunefuse_bench.cost.energy import energy_meter
+from prunefuse_bench.distributed import current
 from prunefuse_bench.inference.onednn import has_fused_convolutions
 from prunefuse_bench.ops.chain import has_chains
 
@@ -22,7 +23,7 @@ PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "scikit-learn", "p
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Plain data that describes this process and machine."""
+    """Plain data that describes this process and machine; ``ranks`` if several processes run a cell together."""
     return {
         "prunefuse_bench": metadata.version("prunefuse-bench"),
         "commit": _commit(),
@@ -37,6 +38,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "gpu": _gpu(device),
         "energy": energy_meter(device).source,
         "fused_convolutions": device.type == "cpu" and has_fused_convolutions(),
+        **({"ranks": current().size} if current().size > 1 else {}),
         "chains": device.type == "cpu" and has_chains(),
     }
 

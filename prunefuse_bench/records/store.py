@@ -169,6 +169,7 @@ class CellStore:
             "stages": {name: dataclasses.asdict(cost) for name, cost in round_.bill.stages.items()},
             "peak_memory_bytes": process_peak_bytes(),
             "environment": environment,
+            **({"peak_memory_bytes_by_rank": list(round_.bill.peaks)} if round_.bill.peaks else {}),
         }
         write_json(self.round_file(round_.number), sealed(record))
         (self.folder / "failure.json").unlink(missing_ok=True)

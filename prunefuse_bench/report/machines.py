@@ -12,7 +12,7 @@ from prunefuse_bench.report.sheets import NOTHING
 
 __all__ = ["Change", "changes", "machine_of", "machine_of_cells", "software_of"]
 
-MACHINE_KEYS = ("cpu", "cpu_capability", "cores", "threads", "device", "gpu")
+MACHINE_KEYS = ("cpu", "cpu_capability", "cores", "threads", "device", "gpu", "ranks")
 """Of an environment, what seconds depend on and no version changes."""
 
 Environment = Mapping[str, Any]
@@ -51,6 +51,8 @@ def machine_of(environment: Environment) -> str:
     gpu = environment.get("gpu")
     cores = ", ".join(_count(environment.get(name), name) for name in ("cores", "threads"))
     cpu = f"{environment.get('cpu')}, {environment.get('cpu_capability')}, {cores}"
+    if "ranks" in environment:
+        cpu += f", {environment['ranks']} processes together"
     return f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB, {gpu['capability']}); {cpu}" if gpu else cpu
 
 

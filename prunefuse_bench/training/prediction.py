@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunefuse_bench.data.stored import Images
+from prunefuse_bench.distributed import current
 from prunefuse_bench.inference import Prepared, prepare
 from prunefuse_bench.inference.precision import autocast
 
@@ -37,17 +38,22 @@ def evaluate(network: nn.Module, images: Images, labels: Tensor, training: Train
     """Accuracy and loss over uint8 [N, C, H, W] and int64 [N], clean images, evaluation mode.
 
     In the network's own form and the number format of training: nothing is rewritten for speed where results are made.
+    Several processes share the batches; all get the same result, that of one process.
     """
     network.eval()
+    world, starts = current(), range(0, len(images), EVALUATION_BATCH)
     correct = torch.zeros((), device=images.device, dtype=torch.int64)
-    loss_sum = torch.zeros((), device=images.device)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
+    losses = torch.zeros(len(starts), device=images.device)
+    for number in range(len(starts))[world.part(len(starts))]:
+        rows = slice(starts[number], starts[number] + EVALUATION_BATCH)
         with autocast(images.device, training.precision):
             logits = network(training.normalisation.apply(images[rows])).float()
         correct += (logits.argmax(1) == labels[rows]).sum()
-        loss_sum += F.cross_entropy(logits, labels[rows], reduction="sum")
-    return Evaluation(accuracy=correct.item() / len(images), loss=loss_sum.item() / len(images))
+        losses[number] = F.cross_entropy(logits, labels[rows], reduction="sum")
+    loss_sum = torch.zeros((), device=images.device)
+    for loss in world.sum(losses):  # one after another, in the order of the batches whoever had them
+        loss_sum += loss
+    return Evaluation(accuracy=world.sum(correct).item() / len(images), loss=loss_sum.item() / len(images))
 
 
 @torch.no_grad()
@@ -58,6 +64,7 @@ def predict(
     *,
     features: bool,
     augment: torch.Generator | None = None,
+    gather: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Tensor, Tensor | None]:
     """Logits float32 [N, classes] of uint8 [N, C, H, W], and features float32 [N, D] if asked for, in one pass.
@@ -66,12 +73,17 @@ def predict(
     mode and otherwise not changed. The features are what the classifier sees: the input of the last linear layer. Clean
     images, unless ``augment`` is given: a CPU generator of random crops and flips as in training.
 
+    Several processes share the batches, whole ones, and all get what one process would get, row by row.
+
+    Args:
+        gather: False to give each process the rows of its own batches alone.
+
     Raises:
         ValueError: features are asked for, and the network does not end in a linear layer.
     """
     ready = prepare(network, training.normalisation.apply(images[:EXAMPLES]), training.precision)
-    logits, seen = predict_prepared(ready, images, training, augment=augment, progress=progress)
-    if features and seen is None:
+    logits, seen = predict_prepared(ready, images, training, augment=augment, gather=gather, progress=progress)
+    if features and seen is None and len(logits):
         raise ValueError(f"{type(network).__name__} does not end in a linear layer, so it has no features")
     return logits, seen if features else None
 
@@ -82,13 +94,15 @@ def predict_prepared(
     training: TrainingRecipe,
     *,
     augment: torch.Generator | None = None,
+    gather: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Tensor, Tensor | None]:
     """As :func:`predict`, for a network that is prepared already; features whenever it has some."""
     draws = None if augment is None else training.augmentation.draw(len(images), augment, images.device)
     logits: list[Tensor] = []
     seen: list[Tensor] = []
-    for start in range(0, len(images), ready.batch_size):
+    world, starts = current(), range(0, len(images), ready.batch_size)
+    for start in starts[world.part(len(starts))]:
         rows = slice(start, start + ready.batch_size)
         batch = training.normalisation.gather(
             images,
@@ -101,5 +115,10 @@ def predict_prepared(
         logits.append(batch_logits)
         if batch_features is not None:
             seen.append(batch_features)
-        progress(min(start + ready.batch_size, len(images)), len(images))
-    return torch.cat(logits), torch.cat(seen) if seen else None
+        progress(min(world.size * len(logits) * ready.batch_size, len(images)), len(images))
+    own, own_features = torch.cat(logits) if logits else None, torch.cat(seen) if seen else None
+    if gather and world.size > 1:
+        own, own_features = world.gather(own, images.device), world.gather(own_features, images.device)
+    if own is None:  # more processes than batches
+        return torch.empty(0, 0, device=images.device), None
+    return own, own_features

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prunefuse_bench.data.augmentation import Augmentation, Normalisation
 from prunefuse_bench.data.stored import Images
+from prunefuse_bench.distributed import current
 from prunefuse_bench.errors import CellFailed
 from prunefuse_bench.inference.precision import Precision, autocast
 from prunefuse_bench.models import find_classifier
@@ -29,6 +30,7 @@ from prunefuse_bench.training.distillation import Distillation, distillation_los
 from prunefuse_bench.training.observer import TrainingObserver
 from prunefuse_bench.training.prediction import evaluate
 from prunefuse_bench.training.remaking import Remaking, carry_over
+from prunefuse_bench.training.replicas import Replicas
 from prunefuse_bench.training.schedule import Schedule
 from prunefuse_bench.training.stopping import EarlyStopping, Plateau, StopReason, hold_out
 from prunefuse_bench.training.strided import safe_strided_convolutions
@@ -112,6 +114,9 @@ def fit(
 ) -> Fit:
     """Train ``network`` in place; it is left in evaluation mode.
 
+    On several processes (:mod:`prunefuse_bench.distributed`) each takes its rows of every batch; they end with the same
+    network, which is that of one process up to the order in which floating-point numbers are added.
+
     Args:
         images: uint8 [N, C, H, W] on the network's device.
         labels: int64 [N] on the same device.
@@ -129,11 +134,13 @@ def fit(
         Diverged: the loss of an epoch is not finite; the epoch is named.
     """
     device = images.device
+    replicas = Replicas(current())
     course = _Course(training, images, labels, generator, remaking)
     count, epochs = len(course.trained), course.epochs
     network.to(memory_format=torch.channels_last)
     network.train()
     optimizer = _optimizer(network, training)
+    listeners = [observer for observer in observers if type(observer).saw is not TrainingObserver.saw]
     for observer in observers:
         observer.begin(len(images), epochs, device)
         observer.passed(network, 0)
@@ -143,25 +150,30 @@ def fit(
     # From a stream of their own, so that whatever else the generator decides stays what it is without dropout.
     masks = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), "head dropout"))
     with contextlib.ExitStack() as structure:  # what holds for one structure of the network
-        structure.enter_context(_made_ready(network, example, head_dropout, masks))
+        trained = structure.enter_context(_made_ready(network, example, head_dropout, masks, replicas))
         for epoch in range(epochs):
             order = course.trained[torch.randperm(count, generator=generator)].to(device)
             draws = training.augmentation.draw(count, generator, device)
             loss_sum = torch.zeros((), device=device)
             for rows in _batches(count, training.batch_size):
-                batch = order[rows]
-                inputs = training.normalisation.gather(images, batch, training.augmentation, draws[rows])
+                own = replicas.take(rows)
+                batch = order[own]
+                inputs = training.normalisation.gather(images, batch, training.augmentation, draws[own])
                 optimizer.param_groups[0]["lr"] = training.schedule.learning_rate(step, course.scheduled_steps)
-                loss, logits = _loss(network, inputs, labels[batch], training.precision, teacher, distillation)
+                loss, logits = _loss(trained, inputs, labels[batch], training.precision, teacher, distillation)
+                loss = replicas.weighted(loss)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                loss_sum += loss.detach() * len(batch)
+                loss_sum += loss.detach() * replicas.rows
                 step += 1
+                if listeners:
+                    batch, said = order[rows], replicas.whole(logits.detach())
+                for observer in listeners:
+                    observer.saw(epoch, batch, said, labels[batch])
                 for observer in observers:
-                    observer.saw(epoch, batch, logits.detach(), labels[batch])
                     observer.stepped(network, step, course.steps)
-            mean_loss = loss_sum.item() / count
+            mean_loss = replicas.mean(loss_sum).item() / count
             if not math.isfinite(mean_loss):
                 raise Diverged(
                     f"training diverged: the loss is {mean_loss} after epoch {epoch + 1} of {epochs}; "
@@ -175,7 +187,7 @@ def fit(
             if remaking and epoch + 1 in remaking.epochs:
                 structure.close()
                 network, optimizer = _remade(network, optimizer, remaking, epoch + 1, training)
-                structure.enter_context(_made_ready(network, example, head_dropout, masks))
+                trained = structure.enter_context(_made_ready(network, example, head_dropout, masks, replicas))
     network.eval()
     done = epoch + 1
     return Fit(done, step, done * count, mean_loss, course.stopped, course.judged)
@@ -258,22 +270,24 @@ def _optimizer(network: nn.Module, training: TrainingRecipe) -> torch.optim.Opti
 
 @contextlib.contextmanager
 def _made_ready(
-    network: nn.Module, example_input: Tensor, head_dropout: float, masks: torch.Generator
-) -> Iterator[None]:
-    """Within the block, the network trains as it should: fast, safely, and with dropout if asked for."""
-    with (
-        fast_batch_norms(network),
-        fast_blocks(network),
-        safe_strided_convolutions(network),
-        fast_convolutions(network),
-        _dropout_before_classifier(network, example_input, head_dropout, masks),
-    ):
-        yield
+    network: nn.Module, example_input: Tensor, head_dropout: float, masks: torch.Generator, replicas: Replicas
+) -> Iterator[nn.Module]:
+    """Within the block, what is yielded trains the network as it should: fast, safely, with dropout if asked for."""
+    with contextlib.ExitStack() as ways:
+        if replicas.world.size > 1:
+            ways.enter_context(replicas.synchronised_norms(network))
+        else:
+            ways.enter_context(fast_batch_norms(network))
+            ways.enter_context(fast_blocks(network))
+        ways.enter_context(safe_strided_convolutions(network))
+        ways.enter_context(fast_convolutions(network))
+        ways.enter_context(_dropout_before_classifier(network, example_input, head_dropout, masks, replicas))
+        yield replicas.parallel(network)
 
 
 @contextlib.contextmanager
 def _dropout_before_classifier(
-    network: nn.Module, example_input: Tensor, rate: float, masks: torch.Generator
+    network: nn.Module, example_input: Tensor, rate: float, masks: torch.Generator, replicas: Replicas
 ) -> Iterator[None]:
     """Within the block, the classifier's input goes through dropout while the network is in training mode.
 
@@ -286,7 +300,8 @@ def _dropout_before_classifier(
     def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if not network.training:
             return inputs
-        kept = torch.rand(inputs[0].shape, generator=masks) >= rate
+        drawn = torch.rand((replicas.rows, *inputs[0].shape[1:]), generator=masks)  # for the whole batch
+        kept = drawn[replicas.own] >= rate
         return (inputs[0] * kept.to(inputs[0]) / (1 - rate), *inputs[1:])
 
     classifier = find_classifier(network, example_input)
