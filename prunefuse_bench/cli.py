@@ -222,12 +222,15 @@ def _cluster(
 def _run_on(
     cluster: _Cluster, group: SuiteGroup, folder: Path, *, resume: bool, methods_from: list[Path]
 ) -> list[CellStore]:
+    from prunefuse_bench.group_runner import recover_group
     from prunefuse_bench.scale.driver import run_jobs
     from prunefuse_bench.scale.grid import make_jobs
     from prunefuse_bench.scale.view import GridView
 
     engine = cluster.engine(folder)  # what is missing is said before anything is planned
     with GridView(errors) as view:
+        for line in recover_group(group, folder) if resume else ():
+            view.recovered(line)
         jobs = make_jobs(
             group,
             folder,

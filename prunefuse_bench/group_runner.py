@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from prunefuse_bench.distributed import current
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.groups import SuiteGroup
 from prunefuse_bench.records import CellStore, recover
 from prunefuse_bench.runner import Observer, check_folder, plan, run_cells
 
-__all__ = ["run_group"]
+__all__ = ["recover_group", "run_group"]
 
 
 def run_group(
@@ -33,9 +34,8 @@ def run_group(
     Raises:
         BadInput: as for :func:`prunefuse_bench.runner.plan` and ``run_cells``; the part is named.
     """
-    for part in group.parts if resume else ():
-        for line in recover(part.folder(out)):
-            observer.recovered(line)
+    for line in current().from_first(lambda: recover_group(group, out)) if resume else ():
+        observer.recovered(line)
     if not group.stands_alone:
         if (out / "suite.json").exists():
             raise BadInput(
@@ -55,3 +55,8 @@ def run_group(
         except BadInput as error:
             raise part.explain(error) from error
     return stores
+
+
+def recover_group(group: SuiteGroup, out: Path) -> list[str]:
+    """What :func:`prunefuse_bench.records.recover` says of the runs of all parts, in order."""
+    return [line for part in group.parts for line in recover(part.folder(out))]

@@ -89,6 +89,7 @@ def make_jobs(
     for planned in parts:
         run, first = RunFolder(planned.folder), len(jobs)
         make_folder(planned.folder)
+        run.remove_litter()
         run.add_cells(planned.description, planned.cells)
         jobs += [
             Job(

@@ -43,6 +43,11 @@ class GridView:
         """So many of so many images are decoded."""
         self._progress.update(self._all, description="decoding", completed=done, total=total)
 
+    def recovered(self, what: str) -> None:
+        """Something was damaged, and was set aside."""
+        line = f"[yellow]recovered:[/] {rich.markup.escape(what)}"
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
+
     def look(self, state: GridState) -> None:
         """Show the grid as it is."""
         at_work = list(state.at_work())

@@ -88,6 +88,9 @@ class _Showing:
     def cell_ended(self, cell: PlannedCell, outcome: str) -> None:
         """The report says it."""
 
+    def recovered(self, what: str) -> None:
+        """Whoever began the run has looked for what is damaged, and said so."""
+
 
 def _find(order: Order) -> PlannedCell:
     """The cell that is asked for, as this process plans it.
