@@ -351,6 +351,12 @@ def test_sheets_have_a_line_for_each_method_and_part(tiny: Path) -> None:
     assert yaml.safe_load(json.dumps(as_data("x", [part])))["parts"][0]["name"] == "one"
 
 
+@pytest.mark.parametrize(("sparsity", "said"), [("local", False), ("global", True)])
+def test_it_is_said_that_global_sparsity_depends_on_the_weights(sparsity: str, said: bool, tiny: Path) -> None:
+    part = forecast_part("one", load_suite(str(tiny), [f"recipes=[{{method: prunefuse, sparsity: {sparsity}}}]"]))
+    assert any("depends on the weights" in note for note in part_sheet(part).notes) is said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

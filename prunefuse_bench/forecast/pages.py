@@ -163,6 +163,11 @@ def _notes(part: PartForecast) -> list[str]:
         )
     if any(cell.recipe.proxy.pruning_steps_to_come for cell in part.cells if cell.selector):
         notes.append("Dynamic pruning: the selector and its parameters are those after the last step.")
+    if any(cell.recipe.proxy.structure_depends_on_weights for cell in part.cells if cell.selector):
+        notes.append(
+            "Global sparsity: how many channels a layer keeps depends on the weights; the selector and its costs are "
+            "those of one random start, and differ a little from cell to cell."
+        )
     published = part.corruptions and not part.corruptions[0].startswith(COMPUTED_PREFIX)
     if published and part.suite.task.corruptions.path is None:
         notes.append("The run needs the files of CIFAR-10-C: --set task.corruptions.path=PATH.")

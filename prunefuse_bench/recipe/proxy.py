@@ -85,6 +85,11 @@ class Proxy(ABC):
         raise NotImplementedError(f"{type(self).__name__} is not pruned while it trains")
 
     @property
+    def structure_depends_on_weights(self) -> bool:
+        """Whether two selectors of one target may differ in their numbers of channels, and so in what they cost."""
+        return False
+
+    @property
     def fusible(self) -> bool:
         """Whether ``start`` gives a :class:`prunefuse_bench.PrunedNetwork`, which can be fused into the target."""
         return False
@@ -198,6 +203,11 @@ class Pruned(Proxy):
     def pruned_at_once(self, ratio: float) -> Proxy:
         """Static pruning by the same criterion; of local sparsity the structure is the same."""
         return Pruned(ratio, self.criterion, self.sparsity, self.round_to)
+
+    @property
+    def structure_depends_on_weights(self) -> bool:
+        """With global sparsity, where layers lose as many channels as fall below one threshold."""
+        return self.sparsity == "global"
 
     @property
     def parameters(self) -> str:
