@@ -173,10 +173,11 @@ def run_cell(cell: PlannedCell, out: Path, observer: Observer) -> str:
     Raises:
         CellLocked: another process is at work on it.
         CannotWrite: records cannot be written.
+        MemoryError, RuntimeError: out of memory. It is not recorded as failed, as another machine may have more.
     """
     run = RunFolder(out)
     with deterministic():
-        return _run_cell(cell, run.create_cell(cell.settings), run.shelf, observer, resume=True)
+        return _run_cell(cell, run.create_cell(cell.settings), run.shelf, observer, resume=True, only_here=False)
 
 
 def check_folder(cells: list[PlannedCell], out: Path, *, resume: bool) -> None:
@@ -235,8 +236,14 @@ def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
     }
 
 
-def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Observer, *, resume: bool) -> str:
-    """Returns what became of it: ``finished``, ``failed`` or ``found finished``."""
+def _run_cell(
+    cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Observer, *, resume: bool, only_here: bool = True
+) -> str:
+    """Returns what became of it: ``finished``, ``failed`` or ``found finished``.
+
+    Args:
+        only_here: whether a lack of memory is the cell's failure, since no other machine can try.
+    """
     world = current()
     if world.from_first(lambda: store.finished):
         return "found finished"
@@ -250,7 +257,7 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
                     with work.ledger.stage("records"):  # charged to the round that follows
                         store.write_round(round_, describe_environment(cell.task.device))
         except (CellFailed, MemoryError, RuntimeError) as error:
-            failure = _failure(error)
+            failure = _failure(error, only_here)
             if failure is None:
                 raise
             world.agree_on_failure(str(failure))
@@ -260,11 +267,11 @@ def _run_cell(cell: PlannedCell, store: CellStore, shelf: Shelf, observer: Obser
     return "finished"
 
 
-def _failure(error: Exception) -> CellFailed | None:
+def _failure(error: Exception, only_here: bool) -> CellFailed | None:
     """Why a cell failed, if it is the cell that did."""
     if isinstance(error, CellFailed):
         return error
-    if is_out_of_memory(error):
+    if only_here and is_out_of_memory(error):
         return CellFailed(f"out of memory: {' '.join(str(error).split())[:500] or 'no reason given'}")
     return None
 
