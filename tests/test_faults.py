@@ -433,7 +433,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     writers[0].communicate()
     removed = remove_litter(tmp_path)
     assert [file.name.rsplit(".", 2)[0] for file in removed] == [".killed.json"]
-    assert [file.name for file in tmp_path.glob(".*")] == [f".living.json.{writers[1].pid}.part"]
+    assert [file.name.rsplit(".", 2)[0] for file in tmp_path.glob(".*")] == [".living.json"]
     writers[1].send_signal(signal.SIGKILL)
     writers[1].communicate()
 
