@@ -21,12 +21,13 @@ test: $(TOOLS) lint
 proofs: $(TOOLS)
 	$(BIN)/python -m pytest -m slow -rs
 
-# One cell on several processes of this machine, and choosing from a stream of two million images (the part of it that
-# needs Ray is skipped without the extra ray).
+# One cell on several processes of this machine, and choosing from a stream of two million images, with Ray Data and
+# without; installs Ray.
 distributed: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/test_distributed.py
 
 stream: $(TOOLS)
+	$(BIN)/pip install --quiet "prunefuse-bench[ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -rs tests/test_streaming.py
 
 # One of them alone: prune, train, fuse is exact for every registered network and every way to prune it. Prints what a

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 from flat_images import png
+from made_stream import Brightness, MadeShard, made
 from torch import Tensor
 
 from prunefuse_bench.data import Augmentation, Normalisation
@@ -28,55 +30,6 @@ from prunefuse_bench.streaming import (
     score_stream,
 )
 from prunefuse_bench.training import StepSchedule, TrainingRecipe
-
-
-@dataclass(frozen=True)
-class MadeShard:
-    """Images of 8x8 pixels that are made from their number."""
-
-    first: int
-    count: int
-
-    @property
-    def name(self) -> str:
-        return f"made-{self.first:09d}"
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self.count)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        for begin in range(0, self.count, size):
-            yield made(torch.arange(self.first + begin, self.first + min(begin + size, self.count)))
-
-
-def made(numbers: Tensor) -> Tensor:
-    """uint8 [B, 3, 8, 8]: bytes of a hash of the number and the pixel."""
-    pixels = numbers[:, None] * 1_000_003 + torch.arange(192) * 7919
-    return ((pixels ^ (pixels >> 7)) * 2654435761 >> 13 & 255).to(torch.uint8).view(-1, 3, 8, 8)
-
-
-@dataclass
-class Brightness:
-    """In steps, so that many are equal."""
-
-    step: int = 1
-    calls: int = field(default=0, compare=False)
-    fails_at: int = -1
-
-    @property
-    def fingerprint(self) -> str:
-        return f"brightness in steps of {self.step}"
-
-    def __call__(self, samples: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls == self.fails_at:
-            raise KeyboardInterrupt
-        return (samples.flatten(1).int().sum(1) // self.step).float()
-
 
 SHARDS = [MadeShard(1000 * number, 1000 if number % 3 else 700) for number in range(8)]
 
@@ -282,33 +235,42 @@ def test_two_million_images_on_one_process_take_little_memory(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_ray_data_stream_of_two_million_images_gives_the_same_in_memory_that_does_not_grow(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    psutil = pytest.importorskip("psutil")
-    from prunefuse_bench.streaming.ray_engine import RayEngine
+@pytest.mark.parametrize("readers", [0, 1])
+def test_a_ray_data_stream_chooses_what_one_process_chooses(readers: int, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    told = json.loads(in_a_process_of_its_own("equal", readers, 1, tmp_path))
+    assert told["samples"] == [100_000, 100_000]
+    assert told["equal"]
 
-    environment = {"env_vars": {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}}
-    ray.init(num_cpus=3, object_store_memory=150 * 2**20, include_dashboard=False, runtime_env=environment)
-    try:
-        small = [MadeShard(number * 20_000, 20_000) for number in range(5)]
-        found = score_stream(small, Brightness(50), 1000, tmp_path / "small", batch_size=2500, engine=RayEngine())
-        expected = score_stream(small, Brightness(50), 1000, tmp_path / "here", batch_size=2500)
-        assert places(found) == places(expected)
-        assert torch.equal(found.scores, expected.scores)
 
-        memory = []
+@pytest.mark.slow
+@pytest.mark.parametrize(("readers", "most"), [(0, 2 * 10**9), (1, 2.5 * 10**9)])
+def test_a_ray_data_stream_of_two_million_images_takes_memory_that_does_not_grow(
+    readers: int, most: float, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("psutil")
+    told = json.loads(in_a_process_of_its_own("large", readers, 1, tmp_path))
+    assert told["samples"] == 2_000_000
+    first, largest = told["memory"]
+    print(
+        f"{readers} readers, 1 scorer: {first / 1e9:.2f} GB in all processes after two shards, "
+        f"{largest / 1e9:.2f} GB at most, {told['seconds']:.0f} s"
+    )
+    assert largest - first < 4 * 10**8
+    assert largest < most
 
-        def note_memory(done: int, total: int) -> None:
-            family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            memory.append(sum(process.memory_full_info().pss for process in family))
 
-        shards = [MadeShard(number * 20_000, 20_000) for number in range(100)]
-        choice = score_stream(
-            shards, Brightness(), 1000, tmp_path / "large", batch_size=2500, engine=RayEngine(), progress=note_memory
-        )
-        assert choice.samples == 2_000_000
-        print(f"{memory[0] / 1e9:.2f} GB in all processes before the first shard, {max(memory) / 1e9:.2f} GB at most")
-        assert max(memory) - memory[0] < 4 * 10**8
-        assert max(memory) < 2.5 * 10**9
-    finally:
-        ray.shutdown()
+def in_a_process_of_its_own(*arguments: object) -> str:
+    """The last line that tests/ray_stream.py prints; its memory is none of the tests' before."""
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, Path(__file__).with_name("ray_stream.py"), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-5000:]
+    return ran.stdout.strip().splitlines()[-1]

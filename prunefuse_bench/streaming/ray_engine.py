@@ -34,7 +34,8 @@ class RayEngine:
     Uses the cluster that ``ray.init`` has joined; without one, Ray starts one on this machine.
 
     Attributes:
-        readers: processes that read and decode, one processor each.
+        readers: processes that read and decode, one processor each; 0 to have the scorers read for themselves, which
+            takes less memory and copies nothing, where no GPU would wait for the reading.
         scorers: processes that score.
         gpus: of each scorer.
     """
@@ -63,15 +64,24 @@ class RayEngine:
         stream = ray_data.from_items(
             [{"shard": number} for number, length in lengths.items() if length], override_num_blocks=len(shards)
         )
-        stream = stream.map_batches(
-            _Reader, fn_constructor_args=(by_number, batch_size), batch_size=1, concurrency=self.readers
-        ).map_batches(
-            _Scorer,
-            fn_constructor_args=(scorer,),
-            batch_size=batch_size,
-            concurrency=self.scorers,
-            num_gpus=self.gpus,
-        )
+        if self.readers:
+            stream = stream.map_batches(
+                _Reader, fn_constructor_args=(by_number, batch_size), batch_size=1, concurrency=self.readers
+            ).map_batches(
+                _Scorer,
+                fn_constructor_args=(scorer,),
+                batch_size=batch_size,
+                concurrency=self.scorers,
+                num_gpus=self.gpus,
+            )
+        else:
+            stream = stream.map_batches(
+                _ReadingScorer,
+                fn_constructor_args=(by_number, batch_size, scorer),
+                batch_size=1,
+                concurrency=self.scorers,
+                num_gpus=self.gpus,
+            )
         waiting: dict[int, Shortlist] = {}
         seen: dict[int, int] = {}
         for columns in stream.iter_batches(batch_size=BATCHES_BACK * batch_size, batch_format="numpy"):
@@ -115,3 +125,14 @@ class _Scorer:
     def __call__(self, columns: Columns) -> Columns:
         scores = self._scorer(torch.from_numpy(columns["sample"].copy()))
         return {"shard": columns["shard"], "row": columns["row"], "score": scores.float().numpy()}
+
+
+class _ReadingScorer:
+    """Shards to scores, in one process."""
+
+    def __init__(self, shards: dict[int, Shard], batch_size: int, scorer: Scorer) -> None:
+        self._reader, self._scorer = _Reader(shards, batch_size), _Scorer(scorer)
+
+    def __call__(self, columns: Columns) -> Iterator[Columns]:
+        for batch in self._reader(columns):
+            yield self._scorer(batch)
