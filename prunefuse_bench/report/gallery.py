@@ -254,12 +254,10 @@ class _Ranking:
 def _rank(number: int, chosen: Sequence[Purchases]) -> Iterator[_Ranking]:
     """Of each method what the fewest others have first."""
     there = [p for p in chosen if len(p.queries) > number]
-    holders = numpy.zeros(there[0].settings["task"]["dataset"]["train_size"], dtype=numpy.int64)
-    for p in there:
-        holders[p.by(number)] += 1
+    bought, holders = numpy.unique(numpy.concatenate([numpy.unique(p.by(number)) for p in there]), return_counts=True)
     for p in there:
         if _has(p, number):
-            others = holders[p.queries[number]] - 1
+            others = holders[numpy.searchsorted(bought, p.queries[number])] - 1
             order = numpy.argsort(others, kind="stable")
             yield _Ranking(number, p, p.queries[number][order], others[order], len(there) - 1)
 
