@@ -17,9 +17,11 @@ import pandas
 import pytest
 
 from fuzz.submissions import _zip, assembled, made
+from prunefuse_bench.data import load_dataset
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.publishing import Refused, merge, verify
 from prunefuse_bench.publishing.layout import MANIFEST, describe_file
+from prunefuse_bench.records import CellStore
 from prunefuse_bench.records.selectors import unpack_selector
 from prunefuse_bench.records.tensors import pack_tensors, read_tensors
 from prunefuse_bench.report import compare_benchmark_files, write_leaderboard, write_page, write_tables
@@ -118,6 +120,18 @@ def test_a_pool_that_is_only_claimed_takes_no_room(tmp_path: Path) -> None:
     assert isinstance(gallery(run), NoGallery)
 
 
+def test_pictures_are_shown_only_if_the_data_is_of_the_size_that_is_claimed(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    size, shape = len(digits.train_labels), list(digits.train_images.shape[1:])
+    for claimed, image, shown in ((size, shape, True), (2**39, shape, False), (size, [1, 9, 9], False)):
+
+        def claim(parts: dict[str, Any], claimed: int = claimed, image: list[int] = image) -> None:
+            parts["shared"]["task"]["dataset"].update(sha256=digits.sha256(), train_size=claimed, image=image)
+
+        (run,) = merge([changed(tmp_path / "a.zip", claim)], tmp_path / f"{claimed}-{image[1]}").runs
+        assert isinstance(gallery(run), NoGallery) is not shown
+
+
 def test_overlaps_are_what_they_were_with_a_table_of_the_whole_pool(tmp_path: Path) -> None:
     def share(parts: dict[str, Any]) -> None:
         for cell in parts["cells"]:
@@ -205,9 +219,14 @@ def test_a_message_cannot_speak_to_the_terminal(tmp_path: Path, run_cli: RunCli)
     assert code == 2
     assert "\x1b" not in printed + errors
     assert "\\x1b" in errors
-    code, printed, errors = run_cli("run", "quick", "--set", "x\x1b[2J[/]=1")
-    assert code == 2
+    benchmark = {"fullname": "a\x1b[2J[/]", "stats": {"data": [0.1] * 6}}
+    for name in ("a.json", "b.json"):
+        text = json.dumps({"benchmarks": [benchmark], "commit_info": {"id": "[/]\x1b[2J"}})
+        (tmp_path / name).write_text(text)
+    code, printed, errors = run_cli("report", tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 0, errors
     assert "\x1b" not in printed + errors
+    assert "\\x1b" in printed
 
 
 # --- benchmarks and weights ----------------------------------------------------------------------------------------
@@ -253,6 +272,16 @@ def test_hostile_weights_are_bad_input(tmp_path: Path, tensors: dict[str, int], 
     fit = None if "fit" in plain["more"] else Fit(1, 1, 1, 0.5)
     with pytest.raises(BadInput, match="expected a trained selector, but it is not readable"):
         unpack_selector(tmp_path / "a.safetensors", fit)
+
+
+@pytest.mark.parametrize("more", ["[" * 100_000, "1" * 5_000, "[]"])
+def test_hostile_losses_are_bad_input(tmp_path: Path, more: str) -> None:
+    import torch
+
+    store = CellStore(tmp_path, {})
+    store.losses_file(0).write_bytes(pack_tensors({"target": torch.zeros(2)}, {"more": more}))
+    with pytest.raises(BadInput, match="expected losses of the pool"):
+        store.read_losses(0)
 
 
 @pytest.mark.parametrize(

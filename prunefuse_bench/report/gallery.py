@@ -227,6 +227,11 @@ def _load(run: Path, cell: Purchases) -> ImageDataset | NoGallery:
             f"The data set on this machine is not the one of the run: expected content with SHA-256 "
             f"{recorded['sha256'][:12]}, got {found[:12]}."
         )
+    size, shape = len(dataset.train_labels), list(dataset.train_images.shape[1:])
+    if (size, shape) != (recorded["train_size"], list(recorded["image"])):
+        return NoGallery(
+            f"The data set on this machine has {size:,} images {shape}, and the run is of another size by its records."
+        )
     return dataset
 
 
