@@ -9,7 +9,7 @@ import re
 
 import rich.markup
 
-__all__ = ["expect_plain", "for_terminal", "printable", "shown_value"]
+__all__ = ["UNPLAIN", "expect_plain", "for_terminal", "printable", "shown_value"]
 
 BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 UNPLAIN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{BIDIRECTIONAL}]")

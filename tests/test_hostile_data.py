@@ -18,7 +18,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from prunefuse_bench.data import DatasetRequest, decoding, limits, load_dataset
+from prunefuse_bench.data import DatasetRequest, decoding, limits, load_dataset, stored
+from prunefuse_bench.data import archive as archive_module
 from prunefuse_bench.data import sources as sources_module
 from prunefuse_bench.data.corruptions import cifar10_c
 from prunefuse_bench.data.decoding import decode_image
@@ -211,6 +212,18 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_room_is_made(
     assert "0.0 GB decoded do not fit into the 0.0 GB of memory" in refused(make_zip(image_files))
     monkeypatch.setattr(limits, "_memory", lambda: 40 * 3 * 64)
     load_dataset("image-archive", DatasetRequest(make_zip(image_files)))
+
+
+@pytest.mark.parametrize(("name", "module", "decode"), [("image-archive", archive_module, "_decode_one"),
+                                                        ("imagenet", stored, "_decode")])  # fmt: skip
+def test_a_process_that_is_ended_while_it_decodes_is_bad_input(
+    make_zip: MakeZip, image_files: dict[str, bytes], name: str, module: ModuleType, decode: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As the system does when memory runs out."""
+    mine, whole = os.getpid(), getattr(module, decode)
+    monkeypatch.setattr(module, decode, lambda *given: whole(*given) if os.getpid() == mine else os._exit(9))
+    assert "a process that decoded was ended" in refused(make_zip(image_files), name)
 
 
 def test_annotations_that_are_damaged_or_many_are_bad_input(make_zip: MakeZip) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from prunefuse_bench.data.cache import sha256_of_file
 from prunefuse_bench.data.limits import LARGEST_FILE, MOST_FILES, expect_names, read_file
 from prunefuse_bench.errors import BadInput
+from prunefuse_bench.plain_text import UNPLAIN
 
 __all__ = ["FileSource", "Folder", "Zip", "is_hidden", "open_source"]
 
@@ -68,25 +69,26 @@ class Folder(FileSource):
             except OSError as error:
                 raise BadInput(f"{self.path}: {folder} cannot be read ({error.strerror})") from None
             for entry in below:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                name = f"{folder}{entry.name}{'/' if os.path.isdir(entry.path) else ''}"
+                # The listing says what an entry is; only links are asked about, of which there are few.
+                is_link, is_folder = entry.is_symlink(), entry.is_dir(follow_symlinks=False)
+                name = f"{folder}{entry.name}{'/' if is_folder or (is_link and os.path.isdir(entry.path)) else ''}"
                 if is_folder:
                     folders.append(name)
-                elif not is_hidden(name):
-                    self._expect_inside(entry, name, root)
+                elif (is_link or not entry.is_file(follow_symlinks=False)) and not is_hidden(name):
+                    self._refuse_outside(entry, name, root)
                 found.append(name)
         _expect_usable(found, self.path)
         return found
 
-    def _expect_inside(self, entry: os.DirEntry[str], name: str, root: str) -> None:
-        """What is no folder has to be a file, or a link to something inside."""
-        if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
+    def _refuse_outside(self, entry: os.DirEntry[str], name: str, root: str) -> None:
+        """BadInput for what is neither folder nor file, unless it is a link to something inside."""
+        if not entry.is_symlink():
+            raise BadInput(f"{self.path}: {name} is neither a file nor a folder; remove it")
+        if not Path(os.path.realpath(entry.path)).is_relative_to(root):
             raise BadInput(
                 f"{self.path}: {name} is a link that leads out of the folder; name the folder that holds the files "
                 "themselves, or copy them"
             )
-        if not entry.is_symlink() and not entry.is_file():
-            raise BadInput(f"{self.path}: {name} is neither a file nor a folder; remove it")
 
     def read(self, name: str) -> bytes:
         """The content of a file; OSError or ValueError if it cannot be read."""
@@ -193,4 +195,4 @@ def is_hidden(name: str) -> bool:
 def _expect_usable(names: list[str], where: Path) -> None:
     if len(names) > MOST_FILES:
         raise BadInput(f"{where}: expected at most {MOST_FILES:,} files and folders, got {len(names):,}")
-    expect_names((name for name in names if not is_hidden(name)), where)
+    expect_names((name for name in names if UNPLAIN.search(name) and not is_hidden(name)), where)
