@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FUZZ_SECONDS ?= 600
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
 
-.PHONY: quick test proofs exactness faults cluster distributed stream gpu browser docs lint bench clean
+.PHONY: quick test proofs exactness faults fuzz cluster distributed stream gpu browser docs lint bench clean
 
 # The main job on an embedded data set: train, select, fuse, compare; prints and writes the leaderboard.
 quick: $(INSTALLED)
@@ -38,6 +39,12 @@ exactness: $(TOOLS)
 # Another: 100 kills at random moments and 200 random damages of files end with the result of a run without any.
 faults: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_faults.py -rP
+
+# Each reader of files from strangers for FUZZ_SECONDS, guided by coverage; prints executions, edges and findings, and fails
+# if there are any. Installs atheris (Python 3.11 or later). make test runs the harnesses without it, on a few inputs.
+fuzz: $(TOOLS)
+	$(BIN)/pip install --quiet "prunefuse-bench[fuzz]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 # Twelve cells on a cluster of three nodes that Ray starts on this machine; one is killed in the middle. Also Slurm's jobs
 # by submitit's local executor. Installs Ray and submitit.

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import rich.box
-import rich.markup
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prunefuse_bench.errors import AnotherRankFailed, BadInput, CannotWrite, RankLost
+from prunefuse_bench.plain_text import for_terminal
 
 if TYPE_CHECKING:
     from prunefuse_bench.groups import SuiteGroup
@@ -151,7 +151,7 @@ def _resumable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         command = shlex.join(["prunefuse-bench", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
-        errors.print(f"Stopped. Every whole round is kept; go on with: {rich.markup.escape(command)}", soft_wrap=True)
+        errors.print(f"Stopped. Every whole round is kept; go on with: {for_terminal(command)}", soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -430,7 +430,7 @@ def verify(
 
 
 def _print_verification(title: str, one: Verification) -> None:
-    console.print(f"[bold]{rich.markup.escape(title)}[/]", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{for_terminal(title)}[/]", highlight=False, soft_wrap=True)
     for style, what, lines in (
         ("green", "agrees to the bit:", one.agreed),
         ("red", "differs:", one.differing),
@@ -479,13 +479,13 @@ def paper(
 
         files = write_report(tables, methods, out)
         names = ", ".join(str(file.relative_to(out)) for file in files)
-        console.print(f"Written to {rich.markup.escape(str(out))}: {names}", highlight=False, soft_wrap=True)
+        console.print(f"Written to {for_terminal(out)}: {names}", highlight=False, soft_wrap=True)
         return
     sheets = [sheet for one in tables for sheet in table_sheets(one, methods)] if table else [overview(tables, methods)]
     for sheet in sheets:
         _print_sheet(sheet)
     for note in unmatched_notes(tables, methods):
-        console.print(f"[yellow]beside no cell:[/] {rich.markup.escape(note)}", highlight=False)
+        console.print(f"[yellow]beside no cell:[/] {for_terminal(note)}", highlight=False)
 
 
 @app.command()
@@ -539,7 +539,7 @@ def profile(
     files = write_report(measured, folder)
     print(markdown(measured))
     names = ", ".join(file.name for file in (*files, *measured.traces))
-    console.print(f"Written to {rich.markup.escape(str(folder))}: {names}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {for_terminal(folder)}: {names}", highlight=False, soft_wrap=True)
 
 
 @app.command("methods")
@@ -694,7 +694,7 @@ def main() -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     errors.quiet = False  # of several processes, whichever fails first talks
-    errors.print(f"[bold red]error:[/] {rich.markup.escape(message)}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {for_terminal(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
@@ -707,22 +707,20 @@ def _print_leaderboard(board: Leaderboard) -> None:
         (accuracies, f"{board.title}: accuracy"),
         (["method", *costs], "Cost to the last budget"),
     ):  # side by side they are too wide
-        table = Table(title=rich.markup.escape(subject), box=rich.box.SIMPLE_HEAVY)
+        table = Table(title=for_terminal(subject), box=rich.box.SIMPLE_HEAVY)
         for position, column in enumerate(columns):
-            table.add_column(
-                rich.markup.escape(str(column)), justify="left" if position == 0 else "right", no_wrap=True
-            )
+            table.add_column(for_terminal(column), justify="left" if position == 0 else "right", no_wrap=True)
         for row in board.table[columns].itertuples(index=False):
-            table.add_row(*(rich.markup.escape(str(value)) for value in row))
+            table.add_row(*(for_terminal(value) for value in row))
         console.print(table)
     for measured in board.measurements:
         _print_sheets(measured.sheets)
     for problem in board.problems:
-        console.print(f"[yellow]no result:[/] {rich.markup.escape(problem)}", highlight=False)
+        console.print(f"[yellow]no result:[/] {for_terminal(problem)}", highlight=False)
 
 
 def _say(what: str, text: str) -> None:
-    console.print(f"{what} {rich.markup.escape(text)}", highlight=False, soft_wrap=True)
+    console.print(f"{what} {for_terminal(text)}", highlight=False, soft_wrap=True)
 
 
 def _say_written(folder: Path, names: str) -> None:
@@ -734,31 +732,31 @@ def _print_sheets(sheets: Sequence[ReportSheet]) -> None:
         if sheet.rows:
             _print_table(sheet.title, sheet.columns, sheet.rows)
         else:
-            console.print(f"[bold]{rich.markup.escape(sheet.title)}[/]", highlight=False)
+            console.print(f"[bold]{for_terminal(sheet.title)}[/]", highlight=False)
         for note in sheet.notes:
             _say("-", note)
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(title=title, box=rich.box.SIMPLE_HEAVY)
+    table = Table(title=for_terminal(title), box=rich.box.SIMPLE_HEAVY)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(for_terminal(column), overflow="fold")
     for row in rows:
-        table.add_row(*(rich.markup.escape(str(value)) for value in row))
+        table.add_row(*(for_terminal(value) for value in row))
     console.print(table)
 
 
 def _print_sheet(sheet: Sheet) -> None:
-    grid = Table(title=rich.markup.escape(sheet.title), box=rich.box.SIMPLE_HEAVY)
+    grid = Table(title=for_terminal(sheet.title), box=rich.box.SIMPLE_HEAVY)
     for position, column in enumerate(sheet.columns):
         is_text = sheet.is_text or position == 0
-        grid.add_column(rich.markup.escape(column), justify="left" if is_text else "right", overflow="fold")
+        grid.add_column(for_terminal(column), justify="left" if is_text else "right", overflow="fold")
     for line in sheet.lines:
         style = {"published": None, "recomputed": "cyan", "measured": "green"}[line.kind]
-        grid.add_row(*(rich.markup.escape(cell) for cell in line.cells), style=style)
+        grid.add_row(*(for_terminal(cell) for cell in line.cells), style=style)
     console.print(grid)
     for note in sheet.notes:
-        console.print(f"- {rich.markup.escape(note)}", highlight=False)
+        console.print(f"- {for_terminal(note)}", highlight=False)
 
 
 class _LiveView:
@@ -774,7 +772,7 @@ class _LiveView:
             console=errors,
             transient=True,
         )
-        self._cells = self._progress.add_task(rich.markup.escape(title), total=None)
+        self._cells = self._progress.add_task(for_terminal(title), total=None)
         self._stage = self._progress.add_task("", total=None, visible=False)
 
     def __enter__(self) -> _LiveView:
@@ -794,18 +792,18 @@ class _LiveView:
         self._progress.update(self._stage, description=stage, completed=done, total=total, visible=True)
 
     def say(self, what: str) -> None:
-        self._progress.update(self._cells, description=rich.markup.escape(what))
+        self._progress.update(self._cells, description=for_terminal(what))
 
     def recovered(self, what: str) -> None:
-        line = f"[yellow]recovered:[/] {rich.markup.escape(what)}"
+        line = f"[yellow]recovered:[/] {for_terminal(what)}"
         self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def cell_started(self, cell: PlannedCell, position: int, total: int) -> None:
-        name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
+        name = for_terminal(f"{cell.recipe.label}, seed {cell.seed}")
         self._progress.update(self._cells, description=name, completed=position, total=total)
 
     def cell_ended(self, cell: PlannedCell, outcome: str) -> None:
         self._progress.advance(self._cells)
         if outcome != "found finished":
-            name = rich.markup.escape(f"{cell.recipe.label}, seed {cell.seed}")
+            name = for_terminal(f"{cell.recipe.label}, seed {cell.seed}")
             self._progress.console.print(f"{name}: {outcome}", highlight=False)

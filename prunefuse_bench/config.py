@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from prunefuse_bench.errors import BadInput, unknown_name
+from prunefuse_bench.plain_text import shown_value
+from prunefuse_bench.plain_yaml import DEEPEST, LONGEST, load_plain_yaml
 from prunefuse_bench.training.schedule import PAPER_SEGMENTS, StepSchedule
 from prunefuse_bench.training.stopping import EarlyStopping
 
@@ -41,12 +45,28 @@ __all__ = [
 
 Budget = Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(gt=1)]
 """A share of the pool (0 to 1) or, as a whole number above 1, a count of labels."""
+MOST_SEEDS = 10_000
+MOST_PROBLEMS = 20
+"""Of a suite that are told at once."""
+LONGEST_PATH, LONGEST_NAME = 4096, 255
+"""Bytes of a path and of each name in it; no usual file system has longer ones."""
+SEEDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", re.ASCII)
+
+
+def _expect_path(path: Path) -> Path:
+    name = os.fsencode(path)
+    if b"\0" in name or len(name) > LONGEST_PATH or max(map(len, name.split(b"/"))) > LONGEST_NAME:
+        raise BadInput(f"path: expected the name of a file or folder, got {shown_value(str(path), 60)}")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_expect_path)]
 
 
 class _Spec(pydantic.BaseModel):
     """Frozen; an unknown key is an error that suggests the nearest ones."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     where: ClassVar[str]
 
     @pydantic.model_validator(mode="before")
@@ -69,7 +89,7 @@ class DatasetSpec(_Spec):
 
     where = "task.dataset"
     name: str = "digits"
-    path: Path | None = None
+    path: FilePath | None = None
     title: str | None = None
     resize: Annotated[int, Field(ge=4, le=4096)] | None = None
     train_size: Annotated[int, Field(ge=2)] | None = None
@@ -102,7 +122,9 @@ class TrainingSpec(_Spec):
 
     where = "task.training"
     epochs: Annotated[int, Field(ge=1)] = 181
-    segments: tuple[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]], ...] = PAPER_SEGMENTS
+    segments: Annotated[
+        tuple[tuple[Annotated[float, Field(gt=0, le=1e9)], Annotated[float, Field(ge=0)]], ...], Field(min_length=1)
+    ] = PAPER_SEGMENTS
     min_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 128
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -155,7 +177,7 @@ class CorruptionsSpec(_Spec):
 
     where = "task.corruptions"
     names: tuple[str, ...] = ()
-    path: Path | None = None
+    path: FilePath | None = None
     selector: bool = False
 
     @pydantic.model_validator(mode="after")
@@ -286,14 +308,17 @@ def read_settings(preset_or_file: str, known: Iterable[str] = ()) -> dict[str, A
         file = files[preset_or_file]
     elif preset_or_file.endswith((".yaml", ".yml")):
         file = Path(preset_or_file)
-        if not file.is_file():
-            raise BadInput(f"suite {preset_or_file}: there is no such file")
     else:
         raise unknown_name("preset", preset_or_file, {*files, *known})
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not file.is_file():
+            raise BadInput(f"suite {preset_or_file}: there is no such file")
+        with file.open(encoding="utf-8") as stream:
+            data = load_plain_yaml(stream.read(LONGEST + 1))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"suite {file.name}: not readable as YAML: {error}") from None
+    except OSError as error:
+        raise BadInput(f"suite {shown_value(file.name, 60)}: cannot be read ({error.strerror})") from None
     if not isinstance(data, dict):
         raise BadInput(f"suite {file.name}: expected keys and values, got {type(data).__name__}")
     data.setdefault("name", file.stem)
@@ -310,10 +335,10 @@ def override_setting(settings: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise BadInput(f"--set {override!r}: expected key=value, as in task.training.epochs=30")
     try:
-        value = yaml.safe_load(text)
+        value = load_plain_yaml(text)
     except yaml.YAMLError as error:
-        raise BadInput(f"--set {override!r}: the value is not readable as YAML: {error}") from None
-    *path, last = key.split(".")
+        raise BadInput(f"--set {shown_value(override)}: the value is not readable as YAML: {error}") from None
+    *path, last = key.split(".", DEEPEST)
     node = settings
     for part in path:
         child = node.setdefault(part, {})
@@ -335,22 +360,27 @@ def validate_suite(settings: Mapping[str, Any]) -> Suite:
         problems = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"] if part not in ("constrained-float", "constrained-int"))
-            problems.append(f"{key}: {problem['msg']}, got {problem['input']!r}")
-        raise BadInput("; ".join(dict.fromkeys(problems))) from None
+            problems.append(f"{key}: {problem['msg']}, got {shown_value(problem['input'])}")
+        different = list(dict.fromkeys(problems))
+        more = [f"and {len(different) - MOST_PROBLEMS:,} more"] if len(different) > MOST_PROBLEMS else []
+        raise BadInput("; ".join([*different[:MOST_PROBLEMS], *more])) from None
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """``0-2`` -> (0, 1, 2); ``0,3,5`` -> (0, 3, 5).
 
     Raises:
-        BadInput: anything else.
+        BadInput: anything else, or more than :data:`MOST_SEEDS`.
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise BadInput(f"seeds: expected numbers and ranges such as 0-2 or 0,3,5, got {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
+        found = SEEDS.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise BadInput(f"seeds: expected numbers and ranges such as 0-2 or 0,3,5, got {shown_value(text)}")
+        if len(seeds) + last - first >= MOST_SEEDS:
+            raise BadInput(f"seeds: expected at most {MOST_SEEDS:,}, got {shown_value(text)}")
+        seeds += range(first, last + 1)
     return tuple(seeds)
 
 

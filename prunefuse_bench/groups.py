@@ -12,6 +12,7 @@ from typing import Any
 from prunefuse_bench.config import Suite, override_setting, presets, read_settings, validate_suite
 from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.paper.suites import paper_preset, paper_presets
+from prunefuse_bench.plain_text import shown_value
 
 __all__ = ["SuiteGroup", "SuitePart", "load_group"]
 
@@ -105,14 +106,14 @@ def _parts(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings of each part, the shared ones filled in."""
     parts = settings["parts"]
     if not isinstance(parts, dict) or not parts:
-        raise BadInput(f"parts: expected names with the settings of a suite each, got {parts!r}")
+        raise BadInput(f"parts: expected names with the settings of a suite each, got {shown_value(parts)}")
     shared = {key: value for key, value in settings.items() if key not in ("parts", "name")}
     found = {}
     for name, own in parts.items():
         if not isinstance(name, str) or not PART_NAME.fullmatch(name):
-            raise BadInput(f"parts: expected names of letters, digits, '-' and '_', got {name!r}")
+            raise BadInput(f"parts: expected names of letters, digits, '-' and '_', got {shown_value(name)}")
         if own is not None and not isinstance(own, dict):
-            raise BadInput(f"parts.{name}: expected keys and values, got {own!r}")
+            raise BadInput(f"parts.{name}: expected keys and values, got {shown_value(own)}")
         if "name" in (own or {}):
             raise BadInput(f"parts.{name}.name: a part has the name that stands before its settings; leave it out")
         found[name] = _merged(shared, own or {})

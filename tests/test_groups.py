@@ -106,7 +106,7 @@ def test_cells_of_a_suite_without_parts_keep_their_names(tiny: Path) -> None:
         ("  other: 3", [], [], r"parts\.other: expected keys and values, got 3"),
         ("  other: {name: x}", [], [], r"parts\.other\.name: a part has the name"),
         ("  other: {parts: {}}", [], [], "part 'other': unknown key in the suite 'parts'"),
-        ("parts: []", [], [], "parts: expected names with the settings of a suite each"),
+        ("parts: []", [], [], "the key 'parts' is there twice"),
     ],
 )
 def test_bad_parts_are_refused(change: str, overrides: list[str], only: list[str], message: str, parts: Path) -> None:

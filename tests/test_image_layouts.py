@@ -197,6 +197,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FakeSplit]
 
     module = ModuleType("datasets")
     module.load_dataset, module.Image, module.ClassLabel = load, FakeImage, FakeClassLabel  # type: ignore[attr-defined]
+    module.__version__ = "2.20.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return splits
 

@@ -6,10 +6,12 @@ Everything is decoded once, in parallel, and kept on disk under the hash of the 
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,7 @@ from prunefuse_bench.atomic import write_atomically
 from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
 from prunefuse_bench.data.decoding import Pixels, decode_image
+from prunefuse_bench.data.limits import expect_classes, expect_room
 from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
 from prunefuse_bench.errors import BadInput, DataChanged
 
@@ -68,8 +71,10 @@ def load_image_files(
         kind: the part of the cache that the decoded images go to.
 
     Raises:
-        BadInput: a file that is no image, or images of different sizes without ``resize``.
+        BadInput: a file that is no image, images of different sizes without ``resize``, too many classes, or more
+            images than fit into memory.
     """
+    expect_classes(len(classes), source.path)
     content = source.content_hash(file.name for file in files)
     key = f"{content[:32]}-{request.resize or 'as-is'}-{request.channels}-{DECODER_VERSION}"
     folder = cache_folder() / kind / key
@@ -155,6 +160,7 @@ def _decode(source: FileSource, files: list[ImageFile], request: DatasetRequest)
     names = [file.name for file in files]
     # In this process first, so that the others, which are copies of it, have the decoder loaded.
     first = _decode_one(source, names[0], request.resize, request.channels)
+    expect_room(len(files) * math.prod(first.shape), source.path)
     images = numpy.empty((len(files), *first.shape), dtype=numpy.uint8)
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
     decode = functools.partial(decode_files, source.path, first.shape, names[0], request.resize, request.channels)
@@ -165,6 +171,8 @@ def _decode(source: FileSource, files: list[ImageFile], request: DatasetRequest)
                 images[done : done + len(chunk)] = chunk
                 done += len(chunk)
                 request.progress(done, len(files))
+        except BrokenProcessPool:
+            raise BadInput(f"{source.path}: a process that decoded was ended, by a lack of memory perhaps") from None
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise

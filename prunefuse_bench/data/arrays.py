@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
+from prunefuse_bench.data.limits import expect_classes, expect_file, expect_names, expect_room
 from prunefuse_bench.errors import BadInput
 
 __all__ = ["images_from_array", "labels_from_array", "load_npz"]
@@ -46,6 +47,7 @@ def load_npz(request: DatasetRequest) -> ImageDataset:
             raise BadInput(f"{where}: expected one label of {name} for each of {len(images[of])} images in {of}, "
                            f"got {len(labels[name])}")  # fmt: skip
     count = int(labels["y_train"].max()) + 1
+    expect_classes(count, where)
     if int(labels["y_test"].max()) >= count:
         raise BadInput(f"{where}: y_test has class {int(labels['y_test'].max())}, but y_train none above {count - 1}")
     return ImageDataset(
@@ -97,6 +99,7 @@ def labels_from_array(array: NDArray[numpy.generic], where: str) -> Tensor:
 
 def _read(path: Path) -> dict[str, NDArray[numpy.generic]]:
     try:
+        expect_file(path)
         file = numpy.load(path, allow_pickle=False)
         if not isinstance(file, numpy.lib.npyio.NpzFile):
             raise BadInput(f"{path}: expected an .npz file with {', '.join(ARRAYS)}, got a single array")
@@ -104,9 +107,25 @@ def _read(path: Path) -> dict[str, NDArray[numpy.generic]]:
             if missing := [name for name in ARRAYS if name not in file]:
                 raise BadInput(f"{path}: expected the arrays {', '.join(ARRAYS)}, got {', '.join(file) or 'none'}; "
                                f"there is no {missing[0]}")  # fmt: skip
-            return {name: file[name] for name in (*ARRAYS, "classes") if name in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(f"{path}: expected an .npz file of plain arrays, but it cannot be read: {error}") from None
+            wanted = [name for name in (*ARRAYS, "classes") if name in file]
+            expect_room(_unpacked_size(path, wanted), path)
+            arrays = {name: file[name] for name in wanted}
+            for name, array in arrays.items():
+                if not isinstance(array, numpy.ndarray):  # what is no .npy file comes as bytes
+                    raise BadInput(f"{path}: expected an array {name}, got other data")
+            return arrays
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged file can make a reader raise anything; a header may claim any size
+        raise BadInput(
+            f"{path}: expected an .npz file of plain arrays, but it cannot be read: {error or type(error).__name__}"
+        ) from None
+
+
+def _unpacked_size(path: Path, wanted: Collection[str]) -> int:
+    """Bytes of these arrays."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist() if entry.filename.removesuffix(".npy") in wanted)
 
 
 def _class_names(arrays: dict[str, NDArray[numpy.generic]], count: int, where: str) -> tuple[str, ...]:
@@ -115,7 +134,13 @@ def _class_names(arrays: dict[str, NDArray[numpy.generic]], count: int, where: s
     names = arrays["classes"]
     if names.dtype.kind != "U" or names.ndim != 1 or len(names) < count:
         raise BadInput(f"{where}: expected in classes at least {count} strings, got {names.dtype} {list(names.shape)}")
-    return tuple(str(name) for name in names)
+    expect_classes(len(names), where)
+    try:
+        texts = tuple(str(name) for name in names)
+    except (ValueError, SystemError) as error:  # numbers that stand for no character
+        raise BadInput(f"{where}: expected strings in classes ({error})") from None
+    expect_names(texts, where)
+    return texts
 
 
 DATASETS.add(

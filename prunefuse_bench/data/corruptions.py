@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunefuse_bench.data.dataset import ImageDataset
+from prunefuse_bench.data.limits import expect_file
 from prunefuse_bench.data.stored import Images, StoredImages
 from prunefuse_bench.errors import BadInput, unknown_name
 from prunefuse_bench.randomness import seeded
@@ -233,8 +234,9 @@ def cifar10_c(
 def _read(file: Path, shape: tuple[int, ...]) -> NDArray[numpy.uint8]:
     """The array of a .npy file, mapped and not read."""
     try:
+        expect_file(file)
         array = numpy.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file can make a reader raise anything
         raise BadInput(
             f"{file}: expected a file of CIFAR-10-C, but it cannot be read ({error}); unpack CIFAR-10-C.tar anew"
         ) from None

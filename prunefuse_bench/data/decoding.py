@@ -17,20 +17,28 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from prunefuse_bench.data.limits import LARGEST_IMAGE
+
 __all__ = ["Pixels", "decode_image", "decode_with_pillow"]
 
 Pixels = NDArray[numpy.uint8]
 Decoder = Callable[[bytes], Pixels]
 
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Of Pillow's, those that it decodes itself: for EPS it starts another program, which runs what the file says."""
 FRAMES = (0xC0, 0xC1, 0xC2)
 """Markers of the frames that the fast decoder is tried on: baseline, extended and progressive."""
+OTHER_SEGMENTS = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)
+"""Markers of what may stand before the frame and says how long it is: tables, restarts, applications', comments."""
 
 
 def decode_image(content: bytes, channels: int = 3, resize: int | None = None, *, crop: bool = False) -> Pixels:
     """The pixels of an image file, uint8 [channels, H, W].
 
     Args:
-        content: of the file, in any format that Pillow reads.
+        content: of the file, in one of :data:`FORMATS`.
         channels: 3 for RGB, 1 for grey.
         resize: side in pixels of a square that the image is resized to (bilinear); None to leave its size alone.
         crop: resize the shorter side to 8/7 of ``resize`` and cut out the middle, instead of changing the proportions.
@@ -55,14 +63,28 @@ def decode_with_pillow(content: bytes, channels: int = 3) -> Pixels:
 def _open(content: bytes, channels: int) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=_formats()) as opened:
+            _expect_size(opened.size)
             return opened.convert("RGB" if channels == 3 else "L")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _expect_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > LARGEST_IMAGE:
+        raise ValueError(f"{size[0]}x{size[1]} pixels are more than {LARGEST_IMAGE:,}")
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:
     width, height = image.size
     scale = round(side * 8 / 7) / min(width, height)
     width, height = max(side, round(width * scale)), max(side, round(height * scale))
+    _expect_size((width, height))  # a line of pixels would become a surface
     left, top = (width - side) // 2, (height - side) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
@@ -82,8 +104,7 @@ def _decode_quickly(content: bytes, channels: int) -> Pixels | None:
     if size is None:
         return None
     stored, height, width = size
-    limit = Image.MAX_IMAGE_PIXELS
-    if stored not in {1, channels} or (limit is not None and height * width > limit):
+    if stored not in {1, channels} or height * width > LARGEST_IMAGE:
         return None
     decode = _agreeing_decoder()
     if decode is None:
@@ -98,7 +119,11 @@ def _decode_quickly(content: bytes, channels: int) -> Pixels | None:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int, int] | None:
-    """Channels, height and width of a JPEG file, from the header of its frame."""
+    """Channels, height and width of a JPEG file, from the header of its frame.
+
+    None for everything out of the ordinary: this must never find another frame than the decoder, which makes room for
+    as many pixels as the frame that it finds has.
+    """
     if content[:2] != b"\xff\xd8":
         return None
     place = 2
@@ -106,7 +131,10 @@ def _jpeg_size(content: bytes) -> tuple[int, int, int] | None:
         if content[place + 1] in FRAMES:
             height, width = content[place + 5 : place + 7], content[place + 7 : place + 9]
             return content[place + 9], int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 1] not in OTHER_SEGMENTS or length < 2:
+            return None
+        place += 2 + length
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -10,11 +11,14 @@ import torch
 
 from prunefuse_bench.data.dataset import DatasetEntry, DatasetRequest, ImageDataset
 from prunefuse_bench.data.decoding import Pixels, decode_image
+from prunefuse_bench.data.limits import expect_classes, expect_names, expect_room, read_file
 from prunefuse_bench.errors import BadInput
 
 __all__ = ["PREFIX", "hub_entry", "load_from_hub"]
 
 PREFIX = "hf:"
+WITHOUT_CODE = 2, 20
+"""Version of ``datasets`` from which it runs no code that comes with a data set, unless the user tells it to."""
 TEST_SPLITS = ("test", "validation", "valid", "val")
 """The first that a data set has is what networks are tested on."""
 
@@ -32,8 +36,9 @@ def load_from_hub(name: str, request: DatasetRequest) -> ImageDataset:
     """A data set with a split ``train``, a test or validation split, one column of images and one of class labels.
 
     Raises:
-        BadInput: ``datasets`` is not installed or cannot load it, it lacks a split or column, or an image is damaged or
-            of another size than the first (the row is named, counted from 0 as ``datasets`` does).
+        BadInput: ``datasets`` is not installed, is so old that it runs code of a data set, or cannot load it; nothing
+            may be downloaded; it lacks a split or column; or an image is damaged or of another size than the first
+            (the row is named, counted from 0 as ``datasets`` does).
     """
     try:
         import datasets
@@ -41,6 +46,14 @@ def load_from_hub(name: str, request: DatasetRequest) -> ImageDataset:
         raise BadInput(
             f"dataset {name!r} needs the package datasets, which is not installed: pip install 'prunefuse-bench[hf]'"
         ) from None
+    version = str(datasets.__version__)
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < WITHOUT_CODE:
+        raise BadInput(
+            f"dataset {name!r} needs datasets >= {'.'.join(map(str, WITHOUT_CODE))}, got {version}, which runs code "
+            "that comes with a data set: pip install --upgrade 'prunefuse-bench[hf]'"
+        )
+    if not request.download:  # a report of a stranger's records must not ask for what they name
+        raise BadInput(f"dataset {name!r} would have to be asked for at the hub, and nothing is downloaded here")
     hub_name, _, configuration = name.removeprefix(PREFIX).partition(":")
     try:
         splits = datasets.load_dataset(hub_name, configuration or None)
@@ -54,6 +67,9 @@ def load_from_hub(name: str, request: DatasetRequest) -> ImageDataset:
     features = splits["train"].features
     image = _column(name, features, datasets.Image, "images")
     label = _column(name, features, datasets.ClassLabel, "class labels")
+    classes = tuple(features[label].names)
+    expect_classes(len(classes), f"dataset {name!r}")
+    expect_names(classes, f"dataset {name!r}")
     images, labels = {}, {}
     for split in ("train", test):
         rows = splits[split].cast_column(image, datasets.Image(decode=False))
@@ -69,7 +85,7 @@ def load_from_hub(name: str, request: DatasetRequest) -> ImageDataset:
         train_labels=labels["train"],
         test_images=images[test],
         test_labels=labels[test],
-        classes=tuple(features[label].names),
+        classes=classes,
     )
 
 
@@ -87,12 +103,12 @@ def _decode(rows: Any, column: str, request: DatasetRequest, where: str) -> torc
         try:
             content = stored["bytes"]
             if content is None:
-                with open(stored["path"], "rb") as file:
-                    content = file.read()
+                content = read_file(Path(stored["path"]))
             pixels = decode_image(content, request.channels, request.resize)
         except Exception as error:  # whatever a decoder raises is this row's fault
             raise BadInput(f"{where}: row {row} cannot be read as an image ({error})") from None
         if images is None:
+            expect_room(len(rows) * pixels.size, where)
             images = numpy.empty((len(rows), *pixels.shape), dtype=numpy.uint8)
         if pixels.shape != images.shape[1:]:
             raise BadInput(

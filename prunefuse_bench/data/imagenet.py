@@ -8,6 +8,7 @@ from prunefuse_bench.data.archive import ImageFile, sort_into_classes
 from prunefuse_bench.data.augmentation import Augmentation
 from prunefuse_bench.data.cache import cache_folder
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
+from prunefuse_bench.data.limits import expect_classes
 from prunefuse_bench.data.sources import FileSource, open_source
 from prunefuse_bench.data.stored import FileImages, ImageSource, MappedImages, StoredImages, build_pixel_file
 from prunefuse_bench.errors import BadInput
@@ -40,6 +41,7 @@ def load_imagenet(request: DatasetRequest) -> ImageDataset:
         )
     source = open_source(request.path)
     files, classes = sort_into_classes(source, test_folders=("val", "test"))
+    expect_classes(len(classes), source.path)
     side = request.resize or SIDE
     numbers = {name: number for number, name in enumerate(classes)}
     images, labels = {}, {}

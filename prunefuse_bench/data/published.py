@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ FASHION_MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 """Of the unpacked files, as Debian's package has them: packers differ between sources, the content does not."""
+LARGEST_IDX = 1 << 30
+"""Bytes of such a file, unpacked."""
+MOST_DIMENSIONS = 8
 
 
 def read_idx(path: Path, sha256: str | None = None) -> Tensor:
@@ -37,18 +41,23 @@ def read_idx(path: Path, sha256: str | None = None) -> Tensor:
         BadInput: not such a file, or its unpacked content has another hash than expected.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as stream:
+            content = stream.read(LARGEST_IDX + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path}: expected a gzip-compressed IDX file, but it cannot be unpacked: {error}") from None
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise BadInput(f"{path}: unpacked, expected SHA-256 {sha256}, got {found}; fetch the file again")
+    if len(content) > LARGEST_IDX:
+        raise BadInput(f"{path}: expected at most {LARGEST_IDX:,} bytes unpacked, got more")
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise BadInput(f"{path}: expected an IDX file of unsigned bytes (magic 00 00 08), got {content[:4].hex(' ')}")
     ndim = content[3]
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
-    values = numpy.frombuffer(content, dtype=numpy.uint8, offset=4 + 4 * ndim)
-    if values.size != int(numpy.prod(shape)):
-        raise BadInput(f"{path}: expected {shape} = {int(numpy.prod(shape))} values, got {values.size}")
+    values = numpy.frombuffer(content[4 + 4 * ndim :], dtype=numpy.uint8)
+    if ndim > MOST_DIMENSIONS:
+        raise BadInput(f"{path}: expected at most {MOST_DIMENSIONS} dimensions, got {ndim}")
+    if values.size != math.prod(shape):
+        raise BadInput(f"{path}: expected {shape} = {math.prod(shape)} values, got {values.size}")
     return torch.from_numpy(values.copy().reshape(shape))
 
 

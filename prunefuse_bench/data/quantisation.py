@@ -31,8 +31,12 @@ LONGEST = 2**16 - 1
 COLUMNS = 3
 BLOCK = 1 << 20
 """Bytes that are taken at a time."""
-LONGEST_ROW = 64 << 20
+LONGEST_ROW = 16 << 20
 """A row without an end in so many bytes has a quote that is never closed."""
+MOST_ROWS = 20_000_000
+"""Of a file; the largest of Zhang et al. 2015 has 3.6 million."""
+MOST_SYMBOLS = 256 << 20
+"""Of the rows that are turned into numbers at a time: rows may be short, and each becomes ``length`` symbols."""
 EMPTY = "neither title nor text has a character; remove the row"
 MOST_DIGITS = 4
 """Of a class number."""
@@ -85,7 +89,7 @@ def read_texts(file: Path, length: int = LENGTH, classes: int | None = None, blo
     Raises:
         BadInput: it cannot be read, is not UTF-8 or has no rows; or a row has another number of columns, a quote that
             is out of place, a class that is missing or out of range, or neither title nor text. The row is named,
-            counted from 1.
+            counted from 1. Or there are more than :data:`MOST_ROWS`.
     """
     try:
         with file.open("rb") as stream:
@@ -98,45 +102,50 @@ def read_texts(file: Path, length: int = LENGTH, classes: int | None = None, blo
 
 def _read(stream: BinaryIO, file: Path, length: int, classes: int | None, block: int) -> Iterator[TextBlock]:
     rows, size = 0, block
-    rest = stream.read(3).removeprefix(b"\xef\xbb\xbf")
+    waiting, is_read = stream.read(3).removeprefix(b"\xef\xbb\xbf"), False
     while True:
-        chunk = stream.read(size)
-        content = rest + chunk
-        if not chunk:
+        if not is_read and len(waiting) < size:
+            more = stream.read(size - len(waiting))
+            waiting, is_read = waiting + more, len(waiting) + len(more) < size
+        content, at_end = waiting[:size], is_read and len(waiting) <= size
+        if at_end and not (content if rows else content.strip()):
+            break
+        most = max(1, MOST_SYMBOLS // length)
+        table = _Rows(content, file, rows, most)
+        if at_end and not len(table.ends):
             if not content.strip():
                 break
-            content += b"\n"
-        table = _Rows(content, file, rows)
+            table = _Rows(content + b"\n", file, rows, most)
         if len(table.ends):
             table.check_layout()
-            yield TextBlock(table.labels(classes), table.symbols(length), len(table.content))
             rows += len(table.ends)
-            rest, size = content[table.ends[-1] + 1 :], block
-        elif not chunk or len(content) > LONGEST_ROW:
+            if rows > MOST_ROWS:
+                raise BadInput(f"{file}: expected at most {MOST_ROWS:,} rows, got more")
+            yield TextBlock(table.labels(classes), table.symbols(length), len(table.content))
+            waiting, size = waiting[len(table.content) :], block
+        elif at_end or len(content) > LONGEST_ROW:
             raise BadInput(
                 f"{file}: row {rows + 1}: a quote is opened and never closed; a quote inside a field is doubled"
             )
         else:
-            rest, size = content, len(content)  # twice as much the next time
-        if not chunk:
-            break
+            size *= 2
     if not rows:
         raise BadInput(f"{file}: expected rows of class, title and text, got an empty file")
 
 
 class _Rows:
-    """The whole rows at the beginning of some bytes.
+    """The whole rows at the beginning of some bytes, at most so many.
 
     Attributes:
         starts, ends: int64 [N], where each row begins, and its line break.
     """
 
-    def __init__(self, content: bytes, file: Path, rows_before: int) -> None:
+    def __init__(self, content: bytes, file: Path, rows_before: int, most: int) -> None:
         self.file, self.rows_before = file, rows_before
         data = numpy.frombuffer(content, dtype=numpy.uint8)
         quotes = data == ord('"')
         inside = numpy.logical_xor.accumulate(quotes)  # after an odd number of quotes
-        self.ends: Places = numpy.flatnonzero((data == ord("\n")) & ~inside)
+        self.ends: Places = numpy.flatnonzero((data == ord("\n")) & ~inside)[:most]
         size = int(self.ends[-1]) + 1 if len(self.ends) else 0
         self.content, self.data, self.quotes, self.inside = content[:size], data[:size], quotes[:size], inside[:size]
         self.starts: Places = numpy.concatenate([numpy.zeros(min(1, len(self.ends)), numpy.intp), self.ends[:-1] + 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import zipfile
@@ -10,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from prunefuse_bench.data.cache import sha256_of_file
+from prunefuse_bench.data.limits import LARGEST_FILE, MOST_FILES, expect_names, read_file
 from prunefuse_bench.errors import BadInput
+from prunefuse_bench.plain_text import UNPLAIN
 
 __all__ = ["FileSource", "Folder", "Zip", "is_hidden", "open_source"]
 
@@ -27,7 +30,11 @@ class FileSource(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """The content of a file, of at most :data:`prunefuse_bench.data.limits.LARGEST_FILE` bytes.
+
+        Raises:
+            Exception: whatever the reader of a damaged file raises.
+        """
 
     @abstractmethod
     def stamp(self, name: str) -> tuple[int, int]:
@@ -43,21 +50,49 @@ class FileSource(ABC):
 
 
 class Folder(FileSource):
-    """Files in a folder and its subfolders."""
+    """Files in a folder and its subfolders; symbolic links that lead out of it are refused."""
 
     def names(self) -> list[str]:
-        """Everything below the folder."""
-        found = []
-        for folder, folders, files in os.walk(self.path):
-            relative = Path(folder).relative_to(self.path)
-            found += [(relative / name).as_posix() for name in files] + [
-                f"{(relative / f).as_posix()}/" for f in folders
-            ]
+        """Everything below the folder.
+
+        Raises:
+            BadInput: a link that leads out of it, what is neither a file nor a folder, or names as
+                :func:`prunefuse_bench.data.limits.expect_names` refuses them.
+        """
+        found: list[str] = []
+        root, folders = os.path.realpath(self.path), [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(self.path / folder) as entries:
+                    below = list(entries)
+            except OSError as error:
+                raise BadInput(f"{self.path}: {folder} cannot be read ({error.strerror})") from None
+            for entry in below:
+                # The listing says what an entry is; only links are asked about, of which there are few.
+                is_link, is_folder = entry.is_symlink(), entry.is_dir(follow_symlinks=False)
+                name = f"{folder}{entry.name}{'/' if is_folder or (is_link and os.path.isdir(entry.path)) else ''}"
+                if is_folder:
+                    folders.append(name)
+                elif (is_link or not entry.is_file(follow_symlinks=False)) and not is_hidden(name):
+                    self._refuse_outside(entry, name, root)
+                found.append(name)
+        _expect_usable(found, self.path)
         return found
 
+    def _refuse_outside(self, entry: os.DirEntry[str], name: str, root: str) -> None:
+        """BadInput for what is neither folder nor file, unless it is a link to something inside."""
+        if not entry.is_symlink():
+            raise BadInput(f"{self.path}: {name} is neither a file nor a folder; remove it")
+        if not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            raise BadInput(
+                f"{self.path}: {name} is a link that leads out of the folder; name the folder that holds the files "
+                "themselves, or copy them"
+            )
+
     def read(self, name: str) -> bytes:
-        """The content of a file; OSError if it cannot be read."""
-        return (self.path / name).read_bytes()
+        """The content of a file; OSError or ValueError if it cannot be read."""
+        return read_file(self.path / name)
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Size and time of the last change; OSError if it is not there."""
@@ -71,7 +106,7 @@ class Folder(FileSource):
             digest.update(f"{name}\0".encode())
             try:
                 content = self.read(name)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise BadInput(f"{self.path}: {name} cannot be read ({error}); remove or replace it") from None
             digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
@@ -94,12 +129,22 @@ class Zip(FileSource):
         super().__init__(path)
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # a damaged file can make the reader raise anything
             raise BadInput(f"{path}: expected a folder or a .zip file, but it cannot be opened: {error}") from None
 
     def names(self) -> list[str]:
-        """Everything in the archive; BadInput if a name points outside of it."""
+        """Everything in the archive.
+
+        Raises:
+            BadInput: a name that points outside of it, is there twice, or that
+                :func:`prunefuse_bench.data.limits.expect_names` refuses; or too many.
+        """
         names = self.archive.namelist()
+        _expect_usable(names, self.path)
+        files = [name for name in names if not name.endswith("/")]
+        if len(set(files)) < len(files):
+            twice = next(name for name, count in collections.Counter(files).items() if count > 1)
+            raise BadInput(f"{self.path}: entry {twice!r} is in it twice; pack the images anew")
         for name in names:
             parts = PurePosixPath(name.replace("\\", "/"))
             if parts.is_absolute() or ".." in parts.parts or ":" in (parts.parts or ("",))[0]:
@@ -108,6 +153,8 @@ class Zip(FileSource):
 
     def read(self, name: str) -> bytes:
         """The content of a file, its checksum checked."""
+        if (size := self.archive.getinfo(name).file_size) > LARGEST_FILE:  # more than it states is never unpacked
+            raise ValueError(f"it unpacks to {size:,} bytes, more than {LARGEST_FILE:,}")
         return self.archive.read(name)
 
     def stamp(self, name: str) -> tuple[int, int]:
@@ -134,12 +181,18 @@ def open_source(path: Path) -> FileSource:
     Raises:
         BadInput: there is none, or it is neither.
     """
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():  # a pipe or a device may have no end
         raise BadInput(f"dataset path {path}: there is no such file or folder")
     return Folder(path) if path.is_dir() else Zip(path)
 
 
 def is_hidden(name: str) -> bool:
-    """Files that operating systems add: dot files, __MACOSX, Thumbs.db."""
+    """Files that operating systems add: dot files, __MACOSX, Thumbs.db, and the Icon of a folder of macOS."""
     parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in parts)
+    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "Icon\r") for part in parts)
+
+
+def _expect_usable(names: list[str], where: Path) -> None:
+    if len(names) > MOST_FILES:
+        raise BadInput(f"{where}: expected at most {MOST_FILES:,} files and folders, got {len(names):,}")
+    expect_names((name for name in names if UNPLAIN.search(name) and not is_hidden(name)), where)

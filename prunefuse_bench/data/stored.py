@@ -8,6 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy
@@ -162,7 +163,7 @@ def build_pixel_file(
             marks_file.write_bytes(bytes(chunks))
         marks = numpy.memmap(marks_file, dtype=numpy.uint8, mode="r+")
         to_do = [int(chunk) for chunk in numpy.flatnonzero(marks == 0)]
-        decode_image(open_source(path).read(names[0]))  # the processes to come are copies that have the decoder loaded
+        _decode(open_source(path), names[0], side)  # the processes to come are copies that have the decoder loaded
         work = functools.partial(_write_chunk, part, path, names, side)
         with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as executor:
             try:
@@ -170,6 +171,8 @@ def build_pixel_file(
                     marks[chunk] = 1
                     marks.flush()
                     progress(min(int(marks.sum()) * CHUNK, len(names)), len(names))
+            except BrokenProcessPool:
+                raise BadInput(f"{path}: a process that decoded was ended, by a lack of memory perhaps") from None
             except BaseException:
                 executor.shutdown(cancel_futures=True)
                 raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from pathlib import PurePosixPath
 
 from prunefuse_bench.data.archive import ImageFile, load_image_files
 from prunefuse_bench.data.dataset import DATASETS, DatasetEntry, DatasetRequest, ImageDataset
 from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
 from prunefuse_bench.errors import BadInput
+from prunefuse_bench.plain_text import shown_value
 
 __all__ = ["load_tiny_imagenet"]
 
@@ -39,7 +41,7 @@ def load_tiny_imagenet(request: DatasetRequest) -> ImageDataset:
     classes = sorted({file.class_name for file in train})
     if not classes:
         raise BadInput(f"{source.path}: expected images in train/WNID/images, got none")
-    test = _validation_images(source, names, root, classes)
+    test = _validation_images(source, names, root, frozenset(classes))
     if missing := sorted(set(classes) - {file.class_name for file in test}):
         raise BadInput(f"{source.path}: class {missing[0]!r} has no image in {ANNOTATIONS}")
     dataset = load_image_files(source, train + test, classes, request, kind="tiny-imagenet-200")
@@ -55,14 +57,20 @@ def _training_images(names: set[str], root: str) -> list[ImageFile]:
     return files
 
 
-def _validation_images(source: FileSource, names: set[str], root: str, classes: list[str]) -> list[ImageFile]:
+def _validation_images(source: FileSource, names: set[str], root: str, classes: Set[str]) -> list[ImageFile]:
     """In the order of the annotations: file name, class and a box that nobody asks for, with tabs between."""
     files = []
-    for number, line in enumerate(source.read(f"{root}{ANNOTATIONS}").decode().splitlines(), 1):
+    try:
+        lines = source.read(f"{root}{ANNOTATIONS}").decode().splitlines()
+    except Exception as error:  # a damaged file can make a reader raise anything
+        raise BadInput(f"{source.path}: {ANNOTATIONS} cannot be read ({error}); unpack the archive anew") from None
+    for number, line in enumerate(lines, 1):
         where = f"{source.path}: {ANNOTATIONS}, line {number}"
         fields = line.split("\t")
         if len(fields) < 2:
-            raise BadInput(f"{where}: expected a file name, a class and a box with tabs between, got {line!r}")
+            raise BadInput(
+                f"{where}: expected a file name, a class and a box with tabs between, got {shown_value(line)}"
+            )
         name, class_name = f"{root}val/images/{fields[0]}", fields[1]
         if name not in names:
             raise BadInput(f"{where}: there is no {name}; unpack the archive anew")

@@ -32,6 +32,8 @@ from prunefuse_bench.models.entry import ModelEntry
 
 __all__ = ["is_library_name", "library_entry"]
 
+FILES_AND_WEIGHTS = "checkpoint", "pretrained", "weights", "cache_dir"
+"""Begin the names of arguments by which a library would load a file, which may be a pickle and so run code."""
 NO_AUXILIARY = {"googlenet", "inception_v3"}
 """torchvision's networks that would return the logits of auxiliary classifiers too."""
 
@@ -45,11 +47,18 @@ def library_entry(name: str) -> ModelEntry:
     """The entry of ``LIBRARY:NETWORK`` or ``LIBRARY:NETWORK?ARGUMENT=VALUE&...``.
 
     Raises:
-        BadInput: the library is not installed, or has no such network; the nearest names are in the message.
+        BadInput: the library is not installed, or has no such network (the nearest names are in the message); or an
+            argument would load weights or another file.
     """
     library, _, asked = name.partition(":")
     network, _, query = asked.partition("?")
-    arguments = {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    try:
+        arguments = {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    except ValueError as error:
+        raise BadInput(f"model {name!r}: expected NAME?ARGUMENT=VALUE&..., got {query!r} ({error})") from None
+    for key in arguments:
+        if key.startswith(FILES_AND_WEIGHTS):
+            raise BadInput(f"model {name!r}: expected no weights and no files, got {key}; networks begin untrained")
     shape, build = LIBRARIES[library](network)
     return ModelEntry(
         functools.partial(_build, name, build, arguments),
@@ -82,7 +91,7 @@ def _build(
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):  # the last two if it is nested too deeply
         return text
 
 
@@ -128,7 +137,10 @@ def _timm(network: str) -> tuple[tuple[int, int, int], Builder]:
     def build(num_classes: int, in_channels: int, **arguments: Any) -> nn.Module:
         return timm.create_model(network, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments)
 
-    settings = timm.get_pretrained_cfg(network)
+    try:
+        settings = timm.get_pretrained_cfg(network)
+    except Exception as error:  # a tag behind the name that is none
+        raise BadInput(f"model 'timm:{network}': {type(error).__name__}: {error}") from None
     return tuple(settings.input_size) if settings else (3, 224, 224), build
 
 

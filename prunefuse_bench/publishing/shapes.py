@@ -7,7 +7,6 @@ outside; they are plain data within limits.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +14,7 @@ import pydantic
 from pydantic import AfterValidator, Field, StringConstraints
 
 from prunefuse_bench.data.corruptions import SEVERITIES
+from prunefuse_bench.plain_text import expect_plain
 from prunefuse_bench.publishing.archives import Refused, shown
 from prunefuse_bench.publishing.layout import FORMAT_VERSION
 from prunefuse_bench.records import SCHEMA
@@ -37,28 +37,25 @@ __all__ = [
 
 DEEPEST = 20
 """Levels of nested objects and lists."""
+MOST_KEYS = 500_000
+"""Of all objects of a record: each that is wrong is a complaint that takes memory, before the first is told."""
+MOST_VALUES = 100_000
+"""Of settings, all keys and values."""
 LONGEST_TEXT = 10_000
-
-
-def _plain_text(text: str) -> str:
-    for character in text:
-        # Controls could speak to a terminal, and bidirectional overrides turn what is read around.
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            raise ValueError(f"control character {character!r}")
-        if character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
-            raise ValueError(f"bidirectional control character {character!r}")
-    return text
 
 
 def _plain_data(value: Any) -> Any:
     """Free data: every text plain and short, every whole number of less than 64 bits (:func:`parse` takes no NaN)."""
-    waiting = [value]
+    waiting, taken = [value], 0
     while waiting:
         item = waiting.pop()
+        taken += 1
+        if taken > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} keys and values")
         if isinstance(item, str):
             if len(item) > LONGEST_TEXT:
                 raise ValueError(f"a text of {len(item):,} characters")
-            _plain_text(item)
+            expect_plain(item)
         elif isinstance(item, Mapping):
             waiting += [*item.keys(), *item.values()]
         elif isinstance(item, list):
@@ -68,9 +65,9 @@ def _plain_data(value: Any) -> Any:
     return value
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_plain_text)]
-Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_plain_text)]
-Note = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_plain_text)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(expect_plain)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(expect_plain)]
+Note = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(expect_plain)]
 Free = Annotated[dict[str, Any], AfterValidator(_plain_data)]
 CellId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
@@ -135,7 +132,7 @@ class SuiteShape(_Shape):
     dataset: Name
     model: Name
     task: CellId
-    cells: Annotated[list[GridCellShape], Field(min_length=1, max_length=50_000)]
+    cells: Annotated[list[GridCellShape], Field(min_length=1, max_length=50_000, fail_fast=True)]
 
 
 class DataShape(_Open):
@@ -307,7 +304,7 @@ class OutcomeShape(_Shape):
     loss: Number
     parameters: Positive
     fit: FitShape
-    accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000)] | None = None
+    accuracy_by_epoch: Annotated[list[Share], Field(max_length=1_000_000, fail_fast=True)] | None = None
     corruptions: RobustnessShape | None = None
     removed: RemovedShape | None = None
 
@@ -386,7 +383,7 @@ class EnvironmentShape(_Shape):
         if len(self.__pydantic_extra__) > 100:
             raise ValueError(f"expected at most 100 further keys, got {len(self.__pydantic_extra__)}")
         for key in self.__pydantic_extra__:
-            _plain_text(key[:301])
+            expect_plain(key[:301])
         if "torch" not in self.packages:
             raise ValueError("the version of torch is missing from packages")
         return self
@@ -407,7 +404,7 @@ class RoundShape(_Shape):
     peak_memory_bytes: Whole | None
     peak_memory_bytes_by_rank: Annotated[list[Whole | None], Field(min_length=2, max_length=100_000)] | None = None
     tied: Whole | None
-    query: list[Index]
+    query: Annotated[list[Index], Field(fail_fast=True)]
     environment: EnvironmentShape
     decomposition: DecompositionShape | None = None
     query_gaps: GapsShape | None = None
@@ -432,8 +429,7 @@ def parse(name: str, content: bytes) -> Record:
     """
     try:
         data = parse_json(content)
-        if (deepest := _depth(data)) > DEEPEST:
-            raise ValueError(f"expected at most {DEEPEST} levels of objects and lists, got {deepest}")
+        _check_extent(data)
         return unseal(data)
     except ValueError as error:
         raise Refused(f"{name}: {error}") from None
@@ -454,16 +450,16 @@ def shaped(where: str, shape: type[Shape], data: Any) -> Shape:
         raise Refused(f"{where}: {shown(key)}: {problem['msg']}{got}") from None
 
 
-def _depth(data: Any) -> int:
-    """Levels of nested objects and lists, level by level; lists of numbers are not looked through one by one."""
-    deepest, level = 0, [data]
+def _check_extent(data: Any) -> None:
+    """ValueError for too many levels of nested objects and lists, or too many keys of objects."""
+    deepest, keys, level = 0, 0, [data]
     while level:
         deepest += 1
-        if deepest > DEEPEST:
-            break
+        keys += sum(len(item) for item in level if isinstance(item, dict))
+        if deepest > DEEPEST or keys > MOST_KEYS:
+            raise ValueError(f"expected at most {DEEPEST} levels of objects and lists and {MOST_KEYS:,} keys, got more")
         inner: list[Any] = []
         for item in level:
             values = item.values() if isinstance(item, dict) else item
             inner += [value for value in values if isinstance(value, dict | list)]
         level = inner
-    return deepest

@@ -122,17 +122,22 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
     try:
         tensors, metadata = read_tensors(file)
         steps, more = json.loads(metadata["pruning_history"]), json.loads(metadata["more"])
+        if not isinstance(more, dict):
+            raise ValueError(f"expected an object beside it, got {type(more).__name__}")
         # Files from before have neither of these.
         ratio, curve = (json.loads(metadata.get(key, "null")) for key in ("pruning_ratio", "curve"))
         fit = fit or Fit(**more["fit"])
-    except (ValueError, KeyError, TypeError) as error:
+        return _saved(tensors, steps, ratio, curve, fit), more
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise BadInput(f"{file}: expected a trained selector, but it is not readable ({error}); {REMEDY}") from None
 
+
+def _saved(tensors: Mapping[str, Tensor], steps: Any, ratio: Any, curve: Any, fit: Fit) -> SavedSelector:
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
     numbers = {int(name.split("/")[1]) for name in tensors if name.startswith(SNAPSHOT)}
-    saved = SavedSelector(
+    return SavedSelector(
         state=part(STATE),
         history=None if steps is None else tuple((name, output, removed) for name, output, removed in steps),
         fit=fit,
@@ -141,4 +146,3 @@ def _read(file: Path, fit: Fit | None) -> tuple[SavedSelector, dict[str, Any]]:
         ratio=ratio,
         accuracy_by_epoch=None if curve is None else tuple(curve),
     )
-    return saved, more

@@ -263,7 +263,7 @@ class CellStore:
             if "more" in metadata and json.loads(metadata["more"]) != whose:
                 raise ValueError(f"they are those of {metadata['more'][:100]}")
             return PoolLosses.of(tensors)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(
                 f"{file}: expected losses of the pool, but they are not readable ({error}); {_remedy(file)}"
             ) from None

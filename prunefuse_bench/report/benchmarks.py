@@ -224,13 +224,13 @@ def _read(file: Path) -> _File:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{file}: not readable: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: {wanted}, got no JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("benchmarks"), list):
         raise BadInput(f"{file}: {wanted}, got JSON without a list of benchmarks")
     try:
         benchmarks = {one["fullname"]: _measured(one) for one in data["benchmarks"]}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadInput(f"{file}: {wanted}, but a benchmark in it has no such numbers: {error!r}") from None
     machine = data.get("machine_info")
     return _File(file, _commit(data.get("commit_info")), machine if isinstance(machine, dict) else {}, benchmarks)

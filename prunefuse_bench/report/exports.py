@@ -15,6 +15,7 @@ from prunefuse_bench.report.latex import Cell, Emphasis, PaperTable, latex_table
 from prunefuse_bench.report.numbers import flops, percent, rank, ratio, seconds
 from prunefuse_bench.report.payload import Board, read_board
 from prunefuse_bench.report.sheets import NOTHING, Sheet, sheets_as_markdown
+from prunefuse_bench.report.spreadsheets import as_csv
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +52,7 @@ def write_tables(runs: Sequence[Path], out: Path) -> list[Path]:
     texts = {
         "leaderboard.tex": HEAD + "\n" + "\n".join(map(latex_table, tables)),
         "leaderboard-tables.md": sheets_as_markdown("Tables", map(_sheet, tables)),
-        **{f"leaderboard-{name}.csv": frame.to_csv(index=False) for name, frame in _frames(runs, boards).items()},
+        **{f"leaderboard-{name}.csv": as_csv(frame) for name, frame in _frames(runs, boards).items()},
     }
     for name, text in texts.items():
         # A lone surrogate, which UTF-8 cannot hold, is shown as ?.

@@ -10,9 +10,10 @@ import base64
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -222,12 +223,23 @@ def _load(run: Path, cell: Purchases) -> ImageDataset | NoGallery:
         dataset = load_images(spec, download=False)
     except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
         return NoGallery(f"The images could not be loaded again: {error}")
+    reason = _difference(dataset, recorded)
+    return NoGallery(reason) if reason else dataset
+
+
+def _difference(dataset: ImageDataset, recorded: Mapping[str, Any]) -> str | None:
+    """Why a data set is not the one on record; what a record claims of it may not fit its own hash."""
     if (found := dataset.sha256()) != recorded["sha256"]:
-        return NoGallery(
+        return (
             f"The data set on this machine is not the one of the run: expected content with SHA-256 "
             f"{recorded['sha256'][:12]}, got {found[:12]}."
         )
-    return dataset
+    size, shape = len(dataset.train_labels), list(dataset.train_images.shape[1:])
+    if (size, shape) != (recorded["train_size"], list(recorded["image"])):
+        return (
+            f"The data set on this machine has {size:,} images {shape}, and the run is of another size by its records."
+        )
+    return None
 
 
 def _attempts(rounds: Sequence[int], per_method: int) -> Iterator[tuple[Sequence[int], int, int | None]]:
@@ -254,12 +266,10 @@ class _Ranking:
 def _rank(number: int, chosen: Sequence[Purchases]) -> Iterator[_Ranking]:
     """Of each method what the fewest others have first."""
     there = [p for p in chosen if len(p.queries) > number]
-    holders = numpy.zeros(there[0].settings["task"]["dataset"]["train_size"], dtype=numpy.int64)
-    for p in there:
-        holders[p.by(number)] += 1
+    bought, holders = numpy.unique(numpy.concatenate([numpy.unique(p.by(number)) for p in there]), return_counts=True)
     for p in there:
         if _has(p, number):
-            others = holders[p.queries[number]] - 1
+            others = holders[numpy.searchsorted(bought, p.queries[number])] - 1
             order = numpy.argsort(others, kind="stable")
             yield _Ranking(number, p, p.queries[number][order], others[order], len(there) - 1)
 

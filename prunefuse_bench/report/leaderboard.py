@@ -16,6 +16,7 @@ from prunefuse_bench.errors import BadInput
 from prunefuse_bench.records import CellStore, RunFolder, load_results
 from prunefuse_bench.report.deviations import describe_task, deviations
 from prunefuse_bench.report.measurements import Measurement, measurements
+from prunefuse_bench.report.spreadsheets import as_csv
 
 __all__ = ["Leaderboard", "budget_headings", "read_leaderboard", "write_leaderboard"]
 
@@ -85,7 +86,7 @@ def write_leaderboard(runs: Sequence[Path], out: Path) -> list[Leaderboard]:
     boards = [read_leaderboard(run) for run in runs]
     make_folder(out)
     markdown = "\n".join(board.markdown() for board in boards)
-    csv = results.to_csv(index=False)
+    csv = as_csv(results)
     write_atomically(out / "leaderboard.md", lambda stream: stream.write(markdown.encode()))
     write_atomically(out / "leaderboard.csv", lambda stream: stream.write(csv.encode()))
     write_json(

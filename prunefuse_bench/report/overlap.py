@@ -94,7 +94,8 @@ def overlaps(run: Path) -> pandas.DataFrame:
     Two methods that chose without regard to the samples would overlap too, the more, the larger the budget: read the
     overlap beside ``expected``. (Where methods draw by lot, those of one seed draw alike, and so can overlap more.)
 
-    Time: for each seed and budget one product of the methods' membership tables, methods² times pool.
+    Time: for each seed and budget one product of the methods' membership tables, methods² times the samples that any of
+    them bought.
 
     Returns:
         One row per budget and unordered pair of methods, none if no two methods bought anything: labels (at that
@@ -153,10 +154,10 @@ def _seed_rows(purchases: Sequence[Purchases], seed: int) -> Iterator[dict[str, 
         there = [p for p in mine if len(p.queries) > number and len(p.by(number))]
         if len(there) < 2:
             continue
-        pool = int(there[0].settings["task"]["dataset"]["train_size"])
-        has = numpy.zeros((len(there), pool), dtype=numpy.float32)  # counts are exact up to 2**24 samples
+        bought = numpy.unique(numpy.concatenate([p.by(number) for p in there]))  # a pool may be stated to be any size
+        has = numpy.zeros((len(there), len(bought)), dtype=numpy.float32)  # counts are exact up to 2**24 samples
         for row, p in zip(has, there, strict=True):
-            row[p.by(number)] = 1
+            row[numpy.searchsorted(bought, p.by(number))] = 1
         shared = (has @ has.T).astype(numpy.int64)
         for i, j in itertools.combinations(range(len(there)), 2):
             sizes = int(shared[i, i]), int(shared[j, j])

@@ -17,6 +17,7 @@ from prunefuse_bench.report.leaderboard import Leaderboard, budget_headings, rea
 from prunefuse_bench.report.machines import machine_of
 from prunefuse_bench.report.numbers import known
 from prunefuse_bench.report.rows import groups_of, rows_of
+from prunefuse_bench.report.spreadsheets import as_csv
 
 if TYPE_CHECKING:
     import pandas
@@ -197,9 +198,7 @@ def read_board(run: Path, key: str) -> Board:
         leaderboard=leaderboard,
         grid=grid_hash(suite),
         task=suite["task"],
-        csv=readable(
-            results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name).to_csv(index=False)
-        ),
+        csv=readable(as_csv(results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name))),
         suite=as_text(suite["suite"]),
         environments=_environments(rounds),
     )

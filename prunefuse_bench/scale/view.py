@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import rich.markup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from prunefuse_bench.plain_text import for_terminal
 from prunefuse_bench.scale.driver import GridState
 from prunefuse_bench.scale.grid import Job
 from prunefuse_bench.scale.sign_of_life import Sign
@@ -45,7 +45,7 @@ class GridView:
 
     def recovered(self, what: str) -> None:
         """Something was damaged, and was set aside."""
-        line = f"[yellow]recovered:[/] {rich.markup.escape(what)}"
+        line = f"[yellow]recovered:[/] {for_terminal(what)}"
         self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def look(self, state: GridState) -> None:
@@ -61,7 +61,7 @@ class GridView:
         for key, (job, rounds, sign) in shown.items():
             if key not in self._lines:
                 self._lines[key] = self._progress.add_task("", total=None)
-            text = rich.markup.escape(line(job, rounds, sign))
+            text = for_terminal(line(job, rounds, sign))
             self._progress.update(self._lines[key], description=text, completed=sign.done, total=sign.total or None)
 
     def cell_ended(self, job: Job, outcome: str) -> None:
@@ -74,7 +74,7 @@ class GridView:
         self._print(f"{job.name}: {what}")
 
     def _print(self, text: str) -> None:
-        self._progress.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
+        self._progress.console.print(for_terminal(text), highlight=False, soft_wrap=True)
 
 
 def line(job: Job, rounds: int, sign: Sign) -> str:

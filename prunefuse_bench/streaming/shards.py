@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy
 import torch
 from torch import Tensor
 
 from prunefuse_bench.data.decoding import decode_image
+from prunefuse_bench.data.limits import read_file
 from prunefuse_bench.data.quantisation import LENGTH, TABLE
+from prunefuse_bench.data.sources import Folder, is_hidden
 from prunefuse_bench.errors import BadInput
 
 __all__ = ["ImageFolderShard", "LinesShard", "ParquetShard", "Shard", "image_folder_shards"]
 
+LONGEST_LINE = 16 << 20
+"""Bytes of a line of text."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 
 
@@ -150,14 +153,12 @@ def image_folder_shards(folder: Path, side: int, files_per_shard: int = 10_000) 
     """A folder of images, subfolders included, in shards of so many files in the order of their names.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are none, or links that lead out of the folder.
     """
-    found = sorted(
-        str((Path(root) / name).relative_to(folder))
-        for root, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(IMAGE_ENDINGS)
-    )
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: expected a folder with images, found none")
+    names = Folder(folder).names()
+    found = sorted(name for name in names if name.lower().endswith(IMAGE_ENDINGS) and not is_hidden(name))
     if not found:
         raise BadInput(f"{folder}: expected a folder with images ({', '.join(IMAGE_ENDINGS)}), found none")
     return [
@@ -190,19 +191,25 @@ class LinesShard:
 
     def __len__(self) -> int:
         with self.file.open("rb") as stream:
-            return sum(1 for _ in stream)
+            return sum(1 for _ in self._lines(stream))
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Line after line."""
         lines: list[bytes] = []
         with self.file.open("rb") as stream:
-            for line in stream:
+            for line in self._lines(stream):
                 lines.append(line.rstrip(b"\r\n"))
                 if len(lines) == size:
                     yield _symbols(lines, self.length)
                     lines = []
         if lines:
             yield _symbols(lines, self.length)
+
+    def _lines(self, stream: BinaryIO) -> Iterator[bytes]:
+        while line := stream.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise BadInput(f"{self.file}: expected lines of at most {LONGEST_LINE:,} bytes, got a longer one")
+            yield line
 
 
 def _fingerprint(files: Sequence[Path], more: tuple[object, ...]) -> str:
@@ -218,8 +225,8 @@ def _fingerprint(files: Sequence[Path], more: tuple[object, ...]) -> str:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError as error:
+        return read_file(file)
+    except (OSError, ValueError) as error:
         raise BadInput(f"{file}: expected an image of the pool ({error})") from None
 
 
