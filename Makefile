@@ -61,6 +61,10 @@ lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/vulture prunefuse_bench baselines
+	$(BIN)/deptry . tests benchmarks docs/examples/mirror
+	$(BIN)/deptry . --optional-dependencies-dev-groups dev --extend-exclude 'tests|benchmarks|docs|conftest|setup'
 	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.[ch]* tests/emulator/*.cpp tests/emulator/*.h \
 	  tests/emulator/*/*.h tests/portable/*.cpp)
 

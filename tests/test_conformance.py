@@ -115,7 +115,7 @@ def minus_entropy(opinions: Opinions) -> Tensor:
     return -entropy(opinions)
 
 
-def with_an_option_of_no_type(opinions: Opinions, strength=1.0) -> Tensor:  # type: ignore[no-untyped-def]
+def with_an_option_of_no_type(opinions: Opinions, strength=1.0) -> Tensor:  # noqa: ANN001
     return strength * entropy(opinions)
 
 

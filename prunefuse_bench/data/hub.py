@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -87,8 +88,7 @@ def _decode(rows: Any, column: str, request: DatasetRequest, where: str) -> torc
         try:
             content = stored["bytes"]
             if content is None:
-                with open(stored["path"], "rb") as file:
-                    content = file.read()
+                content = Path(stored["path"]).read_bytes()
             pixels = decode_image(content, request.channels, request.resize)
         except Exception as error:  # whatever a decoder raises is this row's fault
             raise BadInput(f"{where}: row {row} cannot be read as an image ({error})") from None
