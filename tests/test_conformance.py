@@ -396,7 +396,7 @@ def test_opinions_hold_what_is_needed_and_nothing_else() -> None:
     for need, its_field in fields.items():
         opinions = opinions_for(need)
         assert {field for field in fields.values() if getattr(opinions, field) is not None} == {its_field}
-    assert set(fields) | {Needs.JOINT} == set(Needs), "a need of which the suite knows nothing"
+    assert set(fields) | {Needs.JOINT} == set(Needs) - {Needs.NOTHING}, "a need of which the suite knows nothing"
 
 
 def test_opinions_belong_to_one_another() -> None:

@@ -113,7 +113,8 @@ def part_rows() -> Iterator[PartRow]:
 def acquisition_rows() -> Iterator[tuple[str, str, str, str, str, str]]:
     """(name, summary, equation, needs, options, source) of every acquisition."""
     for name, found in ACQUISITIONS.items():
-        needs = ", ".join(str(need.name).lower() for need in type(found.needs) if need in found.needs)
+        # Python 3.10 counts the flag of nothing among the flags.
+        needs = ", ".join(str(need.name).lower() for need in type(found.needs) if need and need in found.needs)
         yield name, found.summary, found.equation, needs, _listed(found.options), found.source
 
 
