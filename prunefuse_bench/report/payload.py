@@ -197,12 +197,16 @@ def read_board(run: Path, key: str) -> Board:
         leaderboard=leaderboard,
         grid=grid_hash(suite),
         task=suite["task"],
-        csv=readable(
-            results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name).to_csv(index=False)
-        ),
+        csv=_as_csv(results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name)),
         suite=as_text(suite["suite"]),
         environments=_environments(rounds),
     )
+
+
+def _as_csv(frame: pandas.DataFrame) -> str:
+    """Readable text; names are made so before, as Python 3.10 writes no CSV that has the character NUL in it."""
+    names = {column: frame[column].map(readable) for column in ("run", "method")}
+    return readable(frame.assign(**names).to_csv(index=False))
 
 
 def readable(text: str) -> str:
