@@ -177,7 +177,7 @@ def _load(name: str, request: DatasetRequest) -> None:
 def _in_process() -> Iterator[None]:
     """Decoded here, one after another; what the module keeps of an archive from before is forgotten."""
     before = archive.ProcessPoolExecutor, stored.ProcessPoolExecutor, stored.ThreadPoolExecutor
-    archive.ProcessPoolExecutor = stored.ProcessPoolExecutor = stored.ThreadPoolExecutor = InProcess  # type: ignore
+    archive.ProcessPoolExecutor = stored.ProcessPoolExecutor = stored.ThreadPoolExecutor = InProcess  # type: ignore[misc,assignment]
     archive._source.cache_clear()
     stored._source.cache_clear()
     try:

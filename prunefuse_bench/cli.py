@@ -779,7 +779,7 @@ class _LiveView:
         self._progress.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def decoding(self, done: int, total: int) -> None:

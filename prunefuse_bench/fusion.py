@@ -47,7 +47,7 @@ def fuse(dense: nn.Module, pruned: PrunedNetwork, *, rest: Rest = "reinit", seed
     fused = copy.deepcopy(dense)
     pruned_state, dense_state = pruned.model.state_dict(), fused.state_dict()
     if pruned_state.keys() != dense_state.keys():
-        odd = sorted(pruned_state.keys() ^ dense_state.keys())[0]
+        odd = min(pruned_state.keys() ^ dense_state.keys())
         raise ValueError(f"the pruned network does not come from this dense network: only one of them has {odd!r}")
     laws = _laws_of_the_rest(fused, rest)
     drawn = {name for name, tensor in dense_state.items() if tensor.is_floating_point()}

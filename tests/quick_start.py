@@ -117,7 +117,7 @@ class QuickStart:
         given = dict(os.environ if environment is None else environment)
         call = json.dumps([[str(argument) for argument in arguments], str(cwd or Path.cwd()), given]).encode()
         outputs = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  they are the fork's
-        with open(os.devnull, "rb") as nothing:
+        with Path(os.devnull).open("rb") as nothing:
             files = [nothing.fileno(), *(output.fileno() for output in outputs)]
             socket.send_fds(connection, [len(call).to_bytes(8, "big")], files)
         connection.sendall(call)
@@ -154,7 +154,7 @@ def serve(address: str) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(address + ".new")
     server.listen()
-    os.rename(address + ".new", address)  # it is there when it can be called
+    Path(address + ".new").rename(address)  # it is there when it can be called
     while True:
         caller, _ = server.accept()
         if os.fork() == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ recipes: [random]
 seeds: [0]
 precision: fp32
 """
+RunCli = Callable[..., tuple[int, str, str]]
 EVERY = sorted(set(methods("coreset")) - {"combine"})
 
 
@@ -119,7 +121,9 @@ def test_going_on_after_the_first_budget_gives_the_same_second(tiny: Path, tmp_p
     assert list(coreset(Cell(cell.task, cell.recipe, cell.seed), store.checkpoint())) == []
 
 
-def test_budgets_pay_for_the_selector_the_scoring_and_their_own_ranking(tiny: Path, tmp_path: Path, run_cli) -> None:  # type: ignore[no-untyped-def]
+def test_budgets_pay_for_the_selector_the_scoring_and_their_own_ranking(
+    tiny: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
     code, printed, _ = run_cli("run", tiny, "--out", tmp_path / "run", "--set", "recipes=[random, entropy, css]")
     assert code == 0
     assert "css" in printed
@@ -135,7 +139,7 @@ def test_budgets_pay_for_the_selector_the_scoring_and_their_own_ranking(tiny: Pa
     assert "Budgets:" not in page  # 25 and 50% are the paper's
 
 
-def test_coreset_and_active_learning_do_not_share_a_folder(tiny: Path, tmp_path: Path, run_cli) -> None:  # type: ignore[no-untyped-def]
+def test_coreset_and_active_learning_do_not_share_a_folder(tiny: Path, tmp_path: Path, run_cli: RunCli) -> None:
     assert run_cli("run", tiny, "--out", tmp_path / "run")[0] == 0
     code, _, errors = run_cli("run", tiny, "--out", tmp_path / "run", "--set", "protocol=active_learning")
     assert code == 2

@@ -150,7 +150,7 @@ def test_the_reference_has_every_public_name(name: str, site: Path, pages: dict[
 
 def test_docstrings_are_read_as_sections_and_links(site: Path, pages: dict[Path, Page]) -> None:
     for path in sorted((site / "api").glob("*.html")):
-        assert (path.name in ("index.html",)) or "Parameters:" in path.read_text(), path.name
+        assert path.name == "index.html" or "Parameters:" in path.read_text(), path.name
         for paragraph in pages[path].paragraphs:
             assert not re.match(r"\s*(Args|Returns|Yields|Raises|Attributes):\s+\S", paragraph), paragraph
             assert not re.search(r":(func|class|mod|meth|attr|data):", paragraph), f"{path.name}: {paragraph}"

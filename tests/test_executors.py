@@ -43,7 +43,7 @@ class FakeEngine:
     def __enter__(self) -> FakeEngine:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ended = True
 
     def submit(self, orders: Sequence[Order]) -> list[Hashable]:

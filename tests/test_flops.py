@@ -180,11 +180,11 @@ def test_words_go_through_an_embedding_and_a_convolution_over_time() -> None:
 
 class OwnFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: object, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(_: object, x: Tensor, weight: Tensor) -> Tensor:
         return x @ weight.T
 
     @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> tuple[None, None]:
+    def backward(_: object, *gradients: Tensor) -> tuple[None, None]:
         return None, None
 
 

@@ -17,14 +17,14 @@ def pool() -> Pool:
 
 
 def test_labels_are_given_only_for_what_is_queried(pool: Pool) -> None:
-    assert pool.labels_given == 0
+    assert len(pool.labeled) == 0
     pool.label(torch.tensor([7, 2]))
     labeled = pool.label(torch.tensor([4]))
     assert labeled.indices.tolist() == [7, 2, 4]
     assert labeled.labels.tolist() == [57, 52, 54]
     assert labeled.images[:, 0, 0, 0].tolist() == [7, 2, 4]
     assert pool.unlabeled.tolist() == [0, 1, 3, 5, 6, 8, 9]
-    assert pool.labels_given == 3
+    assert len(pool.labeled) == 3
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_wrong_query_costs_no_label(pool: Pool, query: Tensor, message: str) -
     pool.label(torch.tensor([3]))
     with pytest.raises(CellFailed, match=message):
         pool.label(query)
-    assert pool.labels_given == 1
+    assert len(pool.labeled) == 1
 
 
 def test_crops_are_windows_of_the_padded_image(generator: torch.Generator) -> None:

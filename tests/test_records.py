@@ -178,7 +178,7 @@ def test_finished_cells_are_not_run_again(tiny: Path, tmp_path: Path, run_cli: R
 def test_a_stopped_run_is_not_overwritten_without_resume(tiny: Path, tmp_path: Path, run_cli: RunCli) -> None:
     out = tmp_path / "run"
     run_cli("run", tiny, "--out", out)
-    last = sorted(out.glob("cells/*/round-002.json"))[0]
+    last = min(out.glob("cells/*/round-002.json"))
     last.unlink()
     code, _, errors = run_cli("run", tiny, "--out", out)
     assert code == 2

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -112,7 +113,7 @@ def test_what_was_decoded_is_not_decoded_again_after_a_stop(
     done: list[list[int]] = []
 
     class Watched(ProcessPoolExecutor):
-        def map(self, function, chunks, **settings):  # type: ignore[no-untyped-def]
+        def map(self, function: Any, chunks: Iterable[Any], **settings: Any) -> Iterator[Any]:
             done.append(list(chunks))
             return super().map(function, chunks, **settings)
 

@@ -55,11 +55,6 @@ class Pool:
         return torch.nonzero(~self._labeled).flatten()
 
     @property
-    def labels_given(self) -> int:
-        """How many labels the oracle has given out."""
-        return len(self._order)
-
-    @property
     def labeled(self) -> LabeledSet:
         """All that has been labeled so far."""
         return self._take(self._order)

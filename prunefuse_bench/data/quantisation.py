@@ -27,7 +27,6 @@ SYMBOLS = len(ALPHABET) + 3
 LENGTH = 1014
 """Characters of a text, as in Zhang et al. 2015 and VDCNN: longer ones are cut, shorter ones padded at the end."""
 
-LONGEST = 2**16 - 1
 COLUMNS = 3
 BLOCK = 1 << 20
 """Bytes that are taken at a time."""
@@ -82,7 +81,7 @@ def read_texts(file: Path, length: int = LENGTH, classes: int | None = None, blo
 
     Args:
         file: the CSV file, UTF-8, with or without a byte order mark.
-        length: symbols of a text, at most :data:`LONGEST`.
+        length: symbols of a text.
         classes: how many classes there are; None if any number from 1 will do.
         block: bytes to take at a time.
 

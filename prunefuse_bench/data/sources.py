@@ -71,7 +71,7 @@ class Folder(FileSource):
             for entry in below:
                 # The listing says what an entry is; only links are asked about, of which there are few.
                 is_link, is_folder = entry.is_symlink(), entry.is_dir(follow_symlinks=False)
-                name = f"{folder}{entry.name}{'/' if is_folder or (is_link and os.path.isdir(entry.path)) else ''}"
+                name = f"{folder}{entry.name}{'/' if is_folder or (is_link and Path(entry.path).is_dir()) else ''}"
                 if is_folder:
                     folders.append(name)
                 elif (is_link or not entry.is_file(follow_symlinks=False)) and not is_hidden(name):

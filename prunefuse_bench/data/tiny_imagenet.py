@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 
 from prunefuse_bench.data.archive import ImageFile, load_image_files
@@ -57,7 +57,7 @@ def _training_images(names: set[str], root: str) -> list[ImageFile]:
     return files
 
 
-def _validation_images(source: FileSource, names: set[str], root: str, classes: Set[str]) -> list[ImageFile]:
+def _validation_images(source: FileSource, names: set[str], root: str, classes: AbstractSet[str]) -> list[ImageFile]:
     """In the order of the annotations: file name, class and a box that nobody asks for, with tabs between."""
     files = []
     try:

@@ -66,7 +66,6 @@ def _plain_data(value: Any) -> Any:
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(expect_plain)]
-Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(expect_plain)]
 Note = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(expect_plain)]
 Free = Annotated[dict[str, Any], AfterValidator(_plain_data)]
 CellId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]

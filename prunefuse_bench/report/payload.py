@@ -198,10 +198,16 @@ def read_board(run: Path, key: str) -> Board:
         leaderboard=leaderboard,
         grid=grid_hash(suite),
         task=suite["task"],
-        csv=readable(as_csv(results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name))),
+        csv=_as_csv(results.drop(columns=["to_target_seconds", "to_target_flops"]).assign(run=run.name)),
         suite=as_text(suite["suite"]),
         environments=_environments(rounds),
     )
+
+
+def _as_csv(frame: pandas.DataFrame) -> str:
+    """Readable text; names are made so before, as Python 3.10 writes no CSV that has the character NUL in it."""
+    names = {column: frame[column].map(readable) for column in ("run", "method")}
+    return readable(as_csv(frame.assign(**names)))
 
 
 def readable(text: str) -> str:

@@ -90,7 +90,7 @@ class SignOfLife:
         self._thread.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         if not self._taken.is_set():

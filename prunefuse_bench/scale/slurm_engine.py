@@ -79,17 +79,16 @@ class SlurmEngine:
     def __enter__(self) -> SlurmEngine:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing is at work any more."""
 
     def submit(self, orders: Sequence[Order]) -> list[Hashable]:
         """As arrays."""
         tickets: list[Hashable] = []
         for first in range(0, len(orders), LARGEST_ARRAY):
-            jobs = []
             with self._executor.batch():
-                for order in orders[first : first + LARGEST_ARRAY]:
-                    jobs.append(self._executor.submit(CarryOut(), order.to_json()))
+                some = orders[first : first + LARGEST_ARRAY]
+                jobs = [self._executor.submit(CarryOut(), order.to_json()) for order in some]
             for job in jobs:
                 self._submitted += 1
                 self._running[self._submitted] = job

@@ -36,7 +36,7 @@ class GridView:
         self._progress.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def planning(self, done: int, total: int) -> None:
