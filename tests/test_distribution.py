@@ -82,11 +82,15 @@ class Built:
         """What it prints, in an empty folder."""
         folder = self.archive.parent / "empty"
         folder.mkdir(exist_ok=True)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         command = [self.python.with_name(program), *arguments]
-        ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        ran = subprocess.run(command, cwd=folder, env=without_paths(), capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
+
+
+def without_paths() -> dict[str, str]:
+    """The environment without what leads Python elsewhere: the wheel is not to be taken for installed, or shadowed."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 
 
 def published_files() -> set[str]:
@@ -105,22 +109,22 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
     core = str(Path(_C.__file__).parent) if request.param == "built core" else ""
-    settings = {**os.environ, "PRUNEFUSE_BENCH_CUDA": "0", "MAX_JOBS": os.environ.get("MAX_JOBS", "2")}
+    settings = {**without_paths(), "PRUNEFUSE_BENCH_CUDA": "0", "MAX_JOBS": os.environ.get("MAX_JOBS", "2")}
     command = [sys.executable, "-c", BUILD, out, core]
     ran = subprocess.run(command, cwd=tree, env=settings, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     (wheel,) = out.glob("*.whl")
 
-    # The packages that are installed here are seen there, too, but not what makes this tree importable: a folder that
-    # is named in a .pth file is searched, and its own .pth files are not read.
     venv.create(home, with_pip=False)
     python = home / "bin/python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel]
+    ran = subprocess.run(install, cwd=out, env=without_paths(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    # The packages that are installed here are seen there, too, but not what makes this tree importable: a folder that
+    # is named in a .pth file is searched, and its own .pth files are not read.
     paths = {scheme: sysconfig.get_path(scheme) for scheme in ("purelib", "platlib")}
     (folder,) = home.glob("lib/python*/site-packages")
     (folder / "installed_here.pth").write_text("".join(f"{path}\n" for path in dict.fromkeys(paths.values())))
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel]
-    ran = subprocess.run(install, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
     return Built(out / f"{NAME}.tar.gz", wheel, python)
 
 

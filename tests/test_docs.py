@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 import torch
@@ -225,7 +225,8 @@ def test_every_key_of_a_suite_is_documented_with_its_default() -> None:
 def keys_of(spec: Any, prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, field in spec.model_fields.items():
-        nested = inspect.isclass(field.annotation) and issubclass(field.annotation, config._Spec)
+        plain = get_origin(field.annotation) is None  # Python 3.10 takes tuple[str, ...] for a class
+        nested = plain and inspect.isclass(field.annotation) and issubclass(field.annotation, config._Spec)
         default = None if field.is_required() else field.default
         found += keys_of(field.annotation, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", default)]
     return found

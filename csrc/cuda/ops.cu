@@ -129,6 +129,14 @@ Tensor order_of(const Tensor& values) {
   return torch::stable::detail::to<Tensor>(stack[1]);
 }
 
+// The entries of a vector at these positions. torch::stable::index_select came with the headers of torch 2.14.
+Tensor taken(const Tensor& vector, const Tensor& positions) {
+  std::array<StableIValue, 3> stack = {torch::stable::detail::from(vector), torch::stable::detail::from(int64_t{0}),
+                                       torch::stable::detail::from(positions)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::index_select", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
 template <class Score>
 Tensor highest(const Tensor& scores, int64_t k) {
   const Tensor positions = empty_like_on(scores, k, ScalarType::Long);
@@ -138,7 +146,7 @@ Tensor highest(const Tensor& scores, int64_t k) {
                        work.mutable_data_ptr(), current_stream(scores));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   // The chosen come in the order of positions: a stable sort leaves equal ones in it.
-  return torch::stable::index_select(positions, 0, order_of(chosen));
+  return taken(positions, order_of(chosen));
 }
 
 Tensor top_k(const Tensor& scores, int64_t k) {
