@@ -50,8 +50,10 @@ def test_this_environment_is_the_one_that_is_locked() -> None:
     file = os.environ.get(CHOICE, LOCK)
     if file == "none":
         pytest.skip(f"{CHOICE}=none: other versions than the locked ones are meant to be tested")
-    # Without what comes after a +, as in 2.14.1+cpu: builds of one release.
-    installed = {canonicalize_name(one.name): Version(Version(one.version).public) for one in metadata.distributions()}
+    installed: dict[str, Version] = {}
+    for one in metadata.distributions():  # the first of a name is the one that is imported; setuptools brings its own
+        # Without what comes after a +, as in 2.14.1+cpu: builds of one release.
+        installed.setdefault(canonicalize_name(one.name), Version(Version(one.version).public))
     differing = [
         f"{name} {version} (installed: {installed.get(name, 'not at all')})"
         for name, version in locked(file).items()
