@@ -39,6 +39,8 @@ class Silent:
 
     def cell_ended(self, cell: PlannedCell | Job, outcome: str) -> None: ...
 
+    def recovered(self, what: str) -> None: ...
+
     def tell(self, job: Job, what: str) -> None:
         print(f"{job.name}: {what}", file=sys.stderr)
 
