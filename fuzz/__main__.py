@@ -11,6 +11,7 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from fuzz import HARNESSES
 LIMITS = ("-rss_limit_mb=4096", "-timeout=60", "-max_len=32768")
 """Of libFuzzer: memory of the process, of which the libraries take one gigabyte; seconds by the clock, where
 :data:`fuzz.guard.LONGEST_SECONDS` are of the processor; and bytes of an input."""
+SECONDS_OF_A_PROCESS = 120
+"""After which another goes on with what was found: what traces the branches keeps some memory for each input."""
 FINDINGS = "crash-*", "timeout-*", "oom-*", "leak-*", "slow-unit-*"
 STATISTIC = re.compile(r"^stat::(\w+):\s+(\d+)$")
 COVERAGE = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)")
@@ -48,30 +51,39 @@ class Outcome:
 
 def run(name: str, seconds: int, folder: Path) -> Outcome:
     """Fuzz one harness; what libFuzzer says goes to NAME.log in the folder."""
-    own = folder / name
+    own, log, code, done = folder / name, folder / f"{name}.log", 0, 0
     own.mkdir(parents=True, exist_ok=True)
     before = _findings(own)
-    options = [f"-max_total_time={seconds}", "-print_final_stats=1", f"-artifact_prefix={own}/", *LIMITS]
-    command = [sys.executable, "-m", "fuzz.guided", name, str(own / "corpus"), *options]
-    with (folder / f"{name}.log").open("w", errors="replace") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    lines = (folder / f"{name}.log").read_text(errors="replace").splitlines()
-    statistics = {found[1]: int(found[2]) for line in lines if (found := STATISTIC.match(line))}
+    log.write_bytes(b"")
+    while done < seconds and not code:
+        turn = min(SECONDS_OF_A_PROCESS, seconds - done)
+        options = [f"-max_total_time={turn}", "-print_final_stats=1", f"-artifact_prefix={own}/", *LIMITS]
+        command = [sys.executable, "-m", "fuzz.guided", name, str(own / "corpus"), *options]
+        with log.open("a", errors="replace") as stream:
+            code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+        done += turn
+    lines = log.read_text(errors="replace").splitlines()
+    executions = sum(_statistic(lines, "number_of_executed_units"))
     coverage = [found for line in lines if (found := COVERAGE.search(line))]
     edges, features, corpus = map(int, coverage[-1].groups()) if coverage else (0, 0, 0)
     if code:
-        print("\n".join(lines[-60:]))
+        print("\n".join(line[:1_000] for line in lines[-60:]))
     return Outcome(
         name,
-        statistics.get("number_of_executed_units", 0),
-        statistics.get("average_exec_per_sec", 0),
+        executions,
+        executions // max(1, done),
         edges,
         features,
         corpus,
-        statistics.get("peak_rss_mb", 0),
+        max(_statistic(lines, "peak_rss_mb"), default=0),
         tuple(sorted(_findings(own) - before)),
         code,
     )
+
+
+def _statistic(lines: Sequence[str], name: str) -> list[int]:
+    """What each process said of it at its end."""
+    return [int(found[2]) for line in lines if (found := STATISTIC.match(line)) and found[1] == name]
 
 
 def _findings(folder: Path) -> set[Path]:

@@ -9,7 +9,7 @@ import re
 
 import rich.markup
 
-__all__ = ["UNPLAIN", "expect_plain", "for_terminal", "printable", "shown_value"]
+__all__ = ["UNPLAIN", "expect_plain", "for_terminal", "printable", "shown_error", "shown_value"]
 
 BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 UNPLAIN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{BIDIRECTIONAL}]")
@@ -36,6 +36,12 @@ def printable(text: str) -> str:
 def for_terminal(text: object) -> str:
     """Text that rich prints as it is: no markup of rich, no control characters."""
     return rich.markup.escape(printable(str(text)))
+
+
+def shown_error(error: object, length: int = 300) -> str:
+    """What an error says, in one line of printable characters: some quote all that they were given."""
+    text = " ".join(printable(str(error)).split())
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def shown_value(value: object, length: int = 200) -> str:

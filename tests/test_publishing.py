@@ -648,6 +648,17 @@ def test_a_budget_that_is_not_reported_has_no_target(tmp_path: Path) -> None:
     assert "expected no target, as this budget is not reported" in refused(files.pack(tmp_path / "damaged.zip"))
 
 
+def test_a_reason_is_one_line_however_much_the_error_quotes(good: Path, tmp_path: Path) -> None:
+    """A member whose own header states a name of 60,000 bytes: zipfile quotes all of them."""
+    data = bytearray(good.read_bytes())
+    position = data.index(b"PK\3\4")
+    data[position + 26 : position + 28] = (60_000).to_bytes(2, "little")
+    (tmp_path / "file.zip").write_bytes(data)
+    reason = refused(tmp_path / "file.zip")
+    assert "cannot be unpacked (File name in directory" in reason
+    assert len(reason) < 500
+
+
 def test_nothing_is_unpacked_beyond_the_size_that_a_member_states(files: Files, tmp_path: Path) -> None:
     """A member that unpacks to gigabytes but says to be small: what is read is what it says, and then it is refused."""
     stream = io.BytesIO()

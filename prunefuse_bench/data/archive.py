@@ -26,6 +26,7 @@ from prunefuse_bench.data.decoding import Pixels, decode_image
 from prunefuse_bench.data.limits import expect_classes, expect_room
 from prunefuse_bench.data.sources import FileSource, is_hidden, open_source
 from prunefuse_bench.errors import BadInput, DataChanged
+from prunefuse_bench.plain_text import shown_error
 
 __all__ = ["ImageFile", "decode_files", "load_image_archive", "load_image_files", "sort_into_classes"]
 
@@ -212,7 +213,8 @@ def _decode_one(source: FileSource, name: str, resize: int | None, channels: int
     try:
         return decode_image(source.read(name), channels, resize)
     except Exception as error:  # a damaged file can make a decoder raise anything, and it is this file's fault
-        raise BadInput(f"{source.path}: {name} cannot be read as an image ({error}); remove or replace it") from None
+        why = shown_error(error)
+        raise BadInput(f"{source.path}: {name} cannot be read as an image ({why}); remove or replace it") from None
 
 
 def _write_pixels(pixels: Pixels, stream: BinaryIO) -> None:

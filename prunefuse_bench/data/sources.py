@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from prunefuse_bench.data.cache import sha256_of_file
 from prunefuse_bench.data.limits import LARGEST_FILE, MOST_FILES, expect_names, read_file
 from prunefuse_bench.errors import BadInput
-from prunefuse_bench.plain_text import UNPLAIN
+from prunefuse_bench.plain_text import UNPLAIN, shown_error
 
 __all__ = ["FileSource", "Folder", "Zip", "is_hidden", "open_source"]
 
@@ -107,7 +107,8 @@ class Folder(FileSource):
             try:
                 content = self.read(name)
             except (OSError, ValueError) as error:
-                raise BadInput(f"{self.path}: {name} cannot be read ({error}); remove or replace it") from None
+                why = shown_error(error)
+                raise BadInput(f"{self.path}: {name} cannot be read ({why}); remove or replace it") from None
             digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
@@ -118,7 +119,8 @@ class Folder(FileSource):
             try:
                 digest.update(f"{name}\0{(self.path / name).stat().st_size}\0".encode())
             except OSError as error:
-                raise BadInput(f"{self.path}: {name} cannot be read ({error}); remove or replace it") from None
+                why = shown_error(error)
+                raise BadInput(f"{self.path}: {name} cannot be read ({why}); remove or replace it") from None
         return digest.hexdigest()
 
 
@@ -130,7 +132,8 @@ class Zip(FileSource):
         try:
             self.archive = zipfile.ZipFile(path)
         except Exception as error:  # a damaged file can make the reader raise anything
-            raise BadInput(f"{path}: expected a folder or a .zip file, but it cannot be opened: {error}") from None
+            why = shown_error(error)
+            raise BadInput(f"{path}: expected a folder or a .zip file, but it cannot be opened: {why}") from None
 
     def names(self) -> list[str]:
         """Everything in the archive.

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from prunefuse_bench.errors import BadInput
+from prunefuse_bench.plain_text import shown_error
 from prunefuse_bench.publishing.layout import MANIFEST, MEMBER
 
 __all__ = [
@@ -67,7 +68,8 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except Exception as error:  # a damaged file can make the reader raise anything
-            raise Refused(f"expected a .zip file that 'prunefuse-bench submit' wrote, got none ({error})") from None
+            why = shown_error(error)
+            raise Refused(f"expected a .zip file that 'prunefuse-bench submit' wrote, got none ({why})") from None
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in self._zip.infolist():
             _check_name(member)
@@ -106,7 +108,7 @@ class Archive:
             with self._zip.open(member) as stream:  # ends at the size that the member states, whatever there is
                 content = b"".join(iter(lambda: stream.read(BLOCK), b""))
         except Exception as error:  # as above
-            raise Refused(f"{name}: cannot be unpacked ({error})") from None
+            raise Refused(f"{name}: cannot be unpacked ({shown_error(error)})") from None
         if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
             raise Refused(f"{name}: the manifest lists SHA-256 {shown(sha256)}, its content has {found}")
         return content
