@@ -381,6 +381,9 @@ def test_hostile_files_of_published_data_are_refused(tmp_path: Path, monkeypatch
         file.write_bytes(gzip.compress(header))
         with pytest.raises(BadInput, match=r"values, got 0|at most 8 dimensions, got 255"):
             read_idx(file)
+    file.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\xff" * 8 + bytes(4)))
+    with pytest.raises(BadInput, match="expected values, got none"):
+        read_idx(file)
     monkeypatch.setattr("prunefuse_bench.data.published.LARGEST_IDX", 1_000)
     file.write_bytes(gzip.compress(b"\0\0\x08\x01" + bytes(50 << 20)))
     with pytest.raises(BadInput, match="expected at most 1,000 bytes unpacked, got more"):

@@ -58,6 +58,8 @@ def read_idx(path: Path, sha256: str | None = None) -> Tensor:
         raise BadInput(f"{path}: expected at most {MOST_DIMENSIONS} dimensions, got {ndim}")
     if values.size != math.prod(shape):
         raise BadInput(f"{path}: expected {shape} = {math.prod(shape)} values, got {values.size}")
+    if not values.size:  # numpy makes no array of sizes such as (2³¹, 2³¹, 0)
+        raise BadInput(f"{path}: expected values, got none: {shape}")
     return torch.from_numpy(values.copy().reshape(shape))
 
 
