@@ -107,11 +107,9 @@ def _load(run: Path) -> Iterator[MeasuredMethod]:
     results, folder = load_results(run), RunFolder(run)
     suite = folder.read_suite()
     cells: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
-    for cell in suite["cells"]:
-        store = folder.open_cell(cell["id"])
-        if store is not None:
-            recipe = json.dumps(store.settings["recipe"], sort_keys=True)
-            cells.setdefault((cell["method"], recipe), []).append((cell["id"], store.settings))
+    for cell, store in folder.begun_cells():
+        recipe = json.dumps(store.settings["recipe"], sort_keys=True)
+        cells.setdefault((cell["method"], recipe), []).append((cell["id"], store.settings))
     for (name, _), group in cells.items():
         own = results[results["cell"].isin([identity for identity, _ in group])]
         yield MeasuredMethod(run, suite["dataset"], suite["model"], name, group[0][1], len(group), own)

@@ -68,10 +68,8 @@ def _records(run: RunFolder) -> tuple[dict[str, Any], dict[str, bytes]]:
     unverified = set(run.unverified)
     suite = _without_path(run.read_suite())
     contents = {"suite.json": _json(suite if run.folder / "suite.json" in unverified else sealed(suite))}
-    for cell in suite["cells"]:
-        store = run.open_cell(cell["id"])
-        if store is not None:
-            contents |= {f"cells/{cell['id']}/{name}": content for name, content in _cell_records(store).items()}
+    for cell, store in run.begun_cells():
+        contents |= {f"cells/{cell['id']}/{name}": content for name, content in _cell_records(store).items()}
     return suite, dict(sorted(contents.items()))
 
 

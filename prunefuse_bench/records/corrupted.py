@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunefuse_bench.records.store import RunFolder
+from prunefuse_bench.records.frames import IDENTITY, begun_cell_rows, frame_of_runs
+from prunefuse_bench.records.store import CellStore
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["load_corruptions"]
 
-COLUMNS = ("run", "cell", "method", "seed", "labels", "network", "corruption", "severity", "accuracy")
+COLUMNS = (*IDENTITY, "labels", "network", "corruption", "severity", "accuracy")
 
 
 def load_corruptions(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
@@ -29,28 +30,19 @@ def load_corruptions(path: str | Path | Iterable[str | Path]) -> pandas.DataFram
     Raises:
         BadInput: not the folder of a run.
     """
-    import pandas
-
-    folders = [path] if isinstance(path, str | Path) else list(path)
-    rows = [row for folder in folders for row in _rows(RunFolder(Path(folder)))]
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    return frame_of_runs(path, begun_cell_rows(_rows), COLUMNS)
 
 
-def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    for cell in run.read_suite()["cells"]:
-        if (store := run.open_cell(cell["id"])) is None:
-            continue
-        whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
-        for record in store.read_rounds():
-            for network in ("target", "selector"):
-                found = (record[network] or {}).get("corruptions", {"accuracies": {}})
-                for name, accuracies in found["accuracies"].items():
-                    for severity, accuracy in enumerate(accuracies, start=1):
-                        yield {
-                            **whose,
-                            "labels": record["labels"],
-                            "network": network,
-                            "corruption": name,
-                            "severity": severity,
-                            "accuracy": accuracy,
-                        }
+def _rows(cell: CellStore) -> Iterator[dict[str, Any]]:
+    for record in cell.read_rounds():
+        for network in ("target", "selector"):
+            found = (record[network] or {}).get("corruptions", {"accuracies": {}})
+            for name, accuracies in found["accuracies"].items():
+                for severity, accuracy in enumerate(accuracies, start=1):
+                    yield {
+                        "labels": record["labels"],
+                        "network": network,
+                        "corruption": name,
+                        "severity": severity,
+                        "accuracy": accuracy,
+                    }

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunefuse_bench.records.store import RunFolder
+from prunefuse_bench.records.frames import IDENTITY, begun_cell_rows, frame_of_runs
+from prunefuse_bench.records.store import CellStore
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["load_curves"]
 
-COLUMNS = ("run", "cell", "method", "seed", "labels", "start", "epoch", "accuracy", "selector_accuracy")
+COLUMNS = (*IDENTITY, "labels", "start", "epoch", "accuracy", "selector_accuracy")
 STARTS = {"Fresh": "fresh", "Fused": "fused", "TrainedSelector": "fresh"}
 
 
@@ -32,30 +33,21 @@ def load_curves(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
     Raises:
         BadInput: not the folder of a run.
     """
-    import pandas
-
-    folders = [path] if isinstance(path, str | Path) else list(path)
-    rows = [row for folder in folders for row in _rows(RunFolder(Path(folder)))]
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    return frame_of_runs(path, begun_cell_rows(_rows), COLUMNS)
 
 
-def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    for cell in run.read_suite()["cells"]:
-        if (store := run.open_cell(cell["id"])) is None:
-            continue
-        whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
-        start = _describe_start(store.settings["recipe"]["target_start"])
-        for record in store.read_rounds():
-            selector = (record["selector"] or {}).get("accuracy")
-            for epoch, accuracy in enumerate((record["target"] or {}).get("accuracy_by_epoch", ())):
-                yield {
-                    **whose,
-                    "labels": record["labels"],
-                    "start": start,
-                    "epoch": epoch,
-                    "accuracy": accuracy,
-                    "selector_accuracy": selector,
-                }
+def _rows(cell: CellStore) -> Iterator[dict[str, Any]]:
+    start = _describe_start(cell.settings["recipe"]["target_start"])
+    for record in cell.read_rounds():
+        selector = (record["selector"] or {}).get("accuracy")
+        for epoch, accuracy in enumerate((record["target"] or {}).get("accuracy_by_epoch", ())):
+            yield {
+                "labels": record["labels"],
+                "start": start,
+                "epoch": epoch,
+                "accuracy": accuracy,
+                "selector_accuracy": selector,
+            }
 
 
 def _describe_start(settings: Mapping[str, Any]) -> str:

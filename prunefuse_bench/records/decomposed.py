@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunefuse_bench.decomposition import Decomposition, Distance, Gaps
-from prunefuse_bench.records.store import RunFolder
+from prunefuse_bench.records.frames import IDENTITY, begun_cell_rows, frame_of_runs
+from prunefuse_bench.records.store import CellStore
 
 if TYPE_CHECKING:
     import pandas
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["load_decomposition"]
 
 COLUMNS = (
-    "run", "cell", "method", "seed", "labels", "target", "gap", "delta", "gap_labeled", "delta_labeled", "rho",
+    *IDENTITY, "labels", "target", "gap", "delta", "gap_labeled", "delta_labeled", "rho",
     "rho_kept", "target_norm", "target_accuracy", "selector_accuracy", "fresh_accuracy", "sync_gap", "fresh_gap",
 )  # fmt: skip
 
@@ -54,44 +55,35 @@ def load_decomposition(path: str | Path | Iterable[str | Path]) -> pandas.DataFr
     Raises:
         BadInput: not the folder of a run.
     """
-    import pandas
-
-    folders = [path] if isinstance(path, str | Path) else list(path)
-    rows = [row for folder in folders for row in _rows(RunFolder(Path(folder)))]
-    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    frame = frame_of_runs(path, begun_cell_rows(_rows), COLUMNS)
     return frame.astype(dict.fromkeys(COLUMNS[6:], "float64"))
 
 
-def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    for cell in run.read_suite()["cells"]:
-        if (store := run.open_cell(cell["id"])) is None:
+def _rows(cell: CellStore) -> Iterator[dict[str, Any]]:
+    rounds = cell.read_rounds()
+    nothing: dict[str, Any] = {}
+    for record, following in itertools.zip_longest(rounds, rounds[1:], fillvalue=nothing):
+        if "decomposition" not in record:
             continue
-        whose = {"run": str(run.folder), "cell": cell["id"], "method": cell["method"], "seed": cell["seed"]}
-        rounds = store.read_rounds()
-        nothing: dict[str, Any] = {}
-        for record, following in itertools.zip_longest(rounds, rounds[1:], fillvalue=nothing):
-            if "decomposition" not in record:
-                continue
-            found = _read(record["decomposition"])
-            query = following.get("query_gaps") or {"target": None, "selector": None}
-            distance = found.distance
-            yield {
-                **whose,
-                "labels": record["labels"],
-                "target": found.target,
-                "gap": query["target"],
-                "delta": query["selector"],
-                "gap_labeled": found.labeled.target,
-                "delta_labeled": found.labeled.selector,
-                "rho": distance.rho if distance else None,
-                "rho_kept": distance.kept if distance else None,
-                "target_norm": distance.target_norm if distance else None,
-                "target_accuracy": found.target_accuracy,
-                "selector_accuracy": found.selector_accuracy,
-                "fresh_accuracy": found.fresh_accuracy,
-                "sync_gap": found.sync_gap,
-                "fresh_gap": found.fresh_gap,
-            }
+        found = _read(record["decomposition"])
+        query = following.get("query_gaps") or {"target": None, "selector": None}
+        distance = found.distance
+        yield {
+            "labels": record["labels"],
+            "target": found.target,
+            "gap": query["target"],
+            "delta": query["selector"],
+            "gap_labeled": found.labeled.target,
+            "delta_labeled": found.labeled.selector,
+            "rho": distance.rho if distance else None,
+            "rho_kept": distance.kept if distance else None,
+            "target_norm": distance.target_norm if distance else None,
+            "target_accuracy": found.target_accuracy,
+            "selector_accuracy": found.selector_accuracy,
+            "fresh_accuracy": found.fresh_accuracy,
+            "sync_gap": found.sync_gap,
+            "fresh_gap": found.fresh_gap,
+        }
 
 
 def _read(plain: Mapping[str, Any]) -> Decomposition:

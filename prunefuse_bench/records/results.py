@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunefuse_bench.cost.ledger import SELECTOR_STAGES
 from prunefuse_bench.data.corruptions import describe_corruptions
+from prunefuse_bench.records.frames import frame_of_runs
 from prunefuse_bench.records.store import CellStore, RunFolder
 
 if TYPE_CHECKING:
@@ -56,11 +56,7 @@ def load_results(path: str | Path | Iterable[str | Path]) -> pandas.DataFrame:
     Raises:
         BadInput: not the folder of a run.
     """
-    import pandas
-
-    folders = [path] if isinstance(path, str | Path) else list(path)
-    rows = itertools.chain.from_iterable(_run_rows(RunFolder(Path(folder))) for folder in folders)
-    return pandas.DataFrame(list(rows), columns=list(COLUMNS))
+    return frame_of_runs(path, _run_rows, COLUMNS)
 
 
 QUANTITIES = ("seconds", "cpu_seconds", "flops", "paper_flops")

@@ -393,10 +393,9 @@ class RunFolder:
         Raises:
             BadInput: the folder holds no run, or a record is damaged or of another schema.
         """
-        stores = [self.open_cell(cell["id"]) for cell in self.read_suite()["cells"]]
         suite = self.folder / "suite.json"
         own = () if _read(suite).verified else (suite,)
-        return (*own, *(file for store in stores if store is not None for file in store.unverified))
+        return (*own, *(file for _, store in self.begun_cells() for file in store.unverified))
 
     def create_cell(self, settings: Mapping[str, Any]) -> CellStore:
         """The records of the cell with these settings, begun if there are none."""
@@ -410,6 +409,16 @@ class RunFolder:
     def open_cell(self, cell: str) -> CellStore | None:
         """The records of a cell by its hash, or None if it was never begun."""
         return CellStore.open(self.folder / "cells" / cell)
+
+    def begun_cells(self) -> Iterator[tuple[dict[str, Any], CellStore]]:
+        """What suite.json says of each cell that was begun, and its records, in the order of the grid.
+
+        Raises:
+            BadInput: the folder holds no run, or a record is damaged or of another schema.
+        """
+        for cell in self.read_suite()["cells"]:
+            if (store := self.open_cell(cell["id"])) is not None:
+                yield cell, store
 
 
 def task_hash(settings: Mapping[str, Any]) -> str:

@@ -116,7 +116,7 @@ def read_leaderboard(run: Path) -> Leaderboard:
     results = load_results(run)
     folder = RunFolder(run)
     suite = folder.read_suite()
-    stores = [store for cell in suite["cells"] if (store := folder.open_cell(cell["id"])) is not None]
+    stores = [store for _, store in folder.begun_cells()]
     if not stores:
         raise BadInput(f"{run}: no cell of this run was begun; run it with: prunefuse-bench run")
     seeds = sorted(results["seed"].unique().tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,9 @@ def software_of(environment: Environment) -> dict[str, Any]:
 
 def machine_of_cells(run: Path) -> dict[str, str]:
     """The machine of each cell of a run that has a round, by the cell's id; several are joined by ``and``."""
-    folder = RunFolder(run)
     found = {}
-    for cell in folder.read_suite()["cells"]:
-        store = folder.open_cell(cell["id"])
-        rounds: Sequence[Mapping[str, Any]] = store.read_rounds() if store else ()
-        if machines := dict.fromkeys(machine_of(record["environment"]) for record in rounds):
+    for cell, store in RunFolder(run).begun_cells():
+        if machines := dict.fromkeys(machine_of(record["environment"]) for record in store.read_rounds()):
             found[cell["id"]] = " and ".join(machines)
     return found
 

@@ -64,10 +64,10 @@ def load_purchases(run: Path) -> list[Purchases]:
     Raises:
         BadInput: not the folder of a run, a record that is damaged, or an index outside the pool.
     """
-    folder, found = RunFolder(run), {}
-    for cell in folder.read_suite()["cells"]:
-        store, name = folder.open_cell(cell["id"]), (cell["method"], cell["seed"])
-        if store is None or name in found or not (rounds := store.read_rounds()):
+    found: dict[tuple[str, int], Purchases] = {}
+    for cell, store in RunFolder(run).begun_cells():
+        name = cell["method"], cell["seed"]
+        if name in found or not (rounds := store.read_rounds()):
             continue
         cumulative = store.settings["protocol"] != "coreset"
         pool = store.settings["task"]["dataset"]["train_size"]

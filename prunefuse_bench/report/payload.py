@@ -174,8 +174,7 @@ def read_board(run: Path, key: str) -> Board:
     results = load_results(run)
     folder = RunFolder(run)
     suite = folder.read_suite()
-    stores = {cell["id"]: folder.open_cell(cell["id"]) for cell in suite["cells"]}
-    begun = {identity: store for identity, store in stores.items() if store is not None}
+    begun = {cell["id"]: store for cell, store in folder.begun_cells()}
     rounds = {identity: store.read_rounds() for identity, store in begun.items()}
     settings = next(iter(begun.values())).settings
     results["to_target_seconds"] = results["selector_seconds"] + results["target_seconds"]
