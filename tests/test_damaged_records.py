@@ -208,3 +208,41 @@ def test_a_grid_is_named_by_its_task_and_all_its_cells() -> None:
     ]
     assert len({grid_hash(other) for other in (suite, *others)}) == 5
     assert len(grid_hash(suite)) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda suite: suite["cells"][0].update(method="a\ud800"), r"half of a surrogate pair in 'a\\ud800'"),
+        (lambda suite: suite.update(dataset="\udfff"), "expected text as dataset, got half of a surrogate pair"),
+        (lambda suite: suite.update(model=["resnet20"]), r"expected a text as model, got \['resnet20'\]"),
+        (lambda suite: suite["cells"][0].update(id=3), "expected a text as id of a cell, got 3"),
+        (lambda suite: suite["cells"][0].update(seed="0"), "expected a whole number as seed, got '0'"),
+        (lambda suite: suite["cells"][0].update(seed=True), "expected a whole number as seed, got True"),
+        (lambda suite: suite["cells"].append("al"), "expected cells, each with id, method, seed, target_needs_sel"),
+        (lambda suite: suite["cells"][0].pop("method"), "expected cells, each with id, method, seed, target_needs_sel"),
+        (lambda suite: suite.update(cells={}), r"expected cells, each with .*, got \{\}"),
+    ],
+)
+def test_names_made_by_hand_are_texts_or_refused_with_a_right_checksum_too(
+    run: Path, change: Callable[[Any], object], expected: str
+) -> None:
+    def edited(suite: dict[str, Any]) -> None:
+        del suite["sha256"]
+        change(suite)
+        suite.update(sealed(suite))
+
+    edit(run / "suite.json", edited)
+    with pytest.raises(BadInput, match=expected) as error:
+        load_results(run)
+    assert str(error.value).startswith(str(run / "suite.json"))
+
+
+def test_the_reason_of_a_failure_is_text_whatever_it_quotes(run: Path) -> None:
+    folder = RunFolder(run)
+    store = folder.open_cell(folder.read_suite()["cells"][0]["id"])
+    assert store is not None
+    store.round_file(1).unlink()
+    store.write_failure(ValueError("no such file: \udcff\x1b[31m"))
+    (reason,) = load_results(run).query("status == 'failed'")["reason"].unique()
+    assert reason == r"no such file: \udcff\x1b[31m"

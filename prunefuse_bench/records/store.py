@@ -33,6 +33,7 @@ from prunefuse_bench.config import content_hash
 from prunefuse_bench.cost.memory import process_peak_bytes
 from prunefuse_bench.decomposition import PoolLosses
 from prunefuse_bench.errors import BadInput, CannotWrite, CellLocked
+from prunefuse_bench.plain_text import printable, shown_value
 from prunefuse_bench.records.checksums import Record, read_record, sealed
 from prunefuse_bench.records.selectors import Shelf, pack_selector, unpack_selector
 from prunefuse_bench.records.tensors import pack_tensors, read_tensors
@@ -43,6 +44,10 @@ __all__ = ["SCHEMA", "CellStore", "OtherSchema", "RunFolder", "describe_results"
 
 SCHEMA = 3
 """Version of the records' layout and meaning; part of every cell's settings, so older results are never mixed in."""
+
+
+GRID_KEYS = {"id", "method", "seed", "target_needs_selector"}
+"""What suite.json says of each cell."""
 
 
 class OtherSchema(BadInput):
@@ -187,8 +192,8 @@ class CellStore:
             "cell": self.folder.name,
             "round": self.rounds_done,
             "error": type(error).__name__,
-            "reason": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "reason": printable(str(error)),
+            "traceback": printable("".join(traceback.format_exception(error))),
         }
         write_json(self.folder / "failure.json", sealed(reason))
 
@@ -384,6 +389,10 @@ class RunFolder:
         _check_schema(file, content)
         if not {"suite", "dataset", "model", "task", "cells"} <= {*content}:
             raise BadInput(f"{file}: expected what was asked for and its cells, got another record; {_remedy(file)}")
+        try:
+            _check_names(content)
+        except ValueError as error:
+            raise BadInput(f"{file}: {error}; {_remedy(file)}") from None
         return content
 
     @property
@@ -393,9 +402,9 @@ class RunFolder:
         Raises:
             BadInput: the folder holds no run, or a record is damaged or of another schema.
         """
+        of_cells = [file for _, store in self.begun_cells() for file in store.unverified]
         suite = self.folder / "suite.json"
-        own = () if _read(suite).verified else (suite,)
-        return (*own, *(file for _, store in self.begun_cells() for file in store.unverified))
+        return (*(() if _read(suite).verified else (suite,)), *of_cells)
 
     def create_cell(self, settings: Mapping[str, Any]) -> CellStore:
         """The records of the cell with these settings, begun if there are none."""
@@ -520,6 +529,29 @@ def _remedy(file: Path) -> str:
         f"restore it, or remove the folder {file.parent} to run the cell again; run with --resume sets the file aside "
         "and goes on from what is whole"
     )
+
+
+def _check_names(suite: Mapping[str, Any]) -> None:
+    """ValueError unless what tables show and sort by is what it must be; a file made by hand can say anything."""
+    _expect_text("dataset", suite["dataset"])
+    _expect_text("model", suite["model"])
+    cells = suite["cells"]
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) and {*cell} >= GRID_KEYS for cell in cells):
+        raise ValueError(f"expected cells, each with {', '.join(sorted(GRID_KEYS))}, got {shown_value(cells)}")
+    for cell in cells:
+        _expect_text("id of a cell", cell["id"])
+        _expect_text("method", cell["method"])
+        if type(cell["seed"]) is not int:
+            raise ValueError(f"expected a whole number as seed, got {shown_value(cell['seed'])}")
+
+
+def _expect_text(what: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"expected a text as {what}, got {shown_value(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected text as {what}, got half of a surrogate pair in {shown_value(text)}") from None
 
 
 def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
