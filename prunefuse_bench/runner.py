@@ -32,7 +32,15 @@ from prunefuse_bench.loop import PROTOCOL_LOOPS
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.recipe import ProtocolName, Recipe, check_training, resolve_recipe, training_of
-from prunefuse_bench.records import SCHEMA, CellStore, RunFolder, Shelf, describe_environment, task_hash
+from prunefuse_bench.records import (
+    SCHEMA,
+    CellStore,
+    RunFolder,
+    Shelf,
+    describe_environment,
+    task_hash,
+    where_bits_come_from,
+)
 from prunefuse_bench.rounds import Task
 from prunefuse_bench.sharing import shared_rounds
 from prunefuse_bench.training import TrainingRecipe, resolve_precision
@@ -250,12 +258,14 @@ def _run_cell(
     with store.lock() if world.is_first else contextlib.nullcontext():
         if world.from_first(lambda: store.failure) and not resume:
             return "failed"
-        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shelf_for_all(shelf, world), cell.shared_rounds)
+        environment = describe_environment(cell.task.device)
+        shared = shelf_for_all(shelf.of(where_bits_come_from(environment)), world)
+        work = Cell(cell.task, cell.recipe, cell.seed, observer.stage, shared, cell.shared_rounds)
         try:
             for round_ in PROTOCOL_LOOPS[cell.protocol](work, world.from_first(store.checkpoint)):
                 if world.is_first:
                     with work.ledger.stage("records"):  # charged to the round that follows
-                        store.write_round(round_, describe_environment(cell.task.device))
+                        store.write_round(round_, environment)
         except (CellFailed, MemoryError, RuntimeError) as error:
             failure = _failure(error, only_here)
             if failure is None:

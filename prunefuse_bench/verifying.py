@@ -15,19 +15,13 @@ from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import override_setting, validate_suite
 from prunefuse_bench.errors import BadInput
 from prunefuse_bench.loop import PROTOCOL_LOOPS
-from prunefuse_bench.records import CellStore, RunFolder, describe_environment, describe_results
+from prunefuse_bench.records import CellStore, RunFolder, describe_environment, describe_results, where_bits_come_from
 from prunefuse_bench.records.selectors import pack_selector
 from prunefuse_bench.records.tensors import read_tensors
 from prunefuse_bench.rounds import Checkpoint, Progress, Round
 from prunefuse_bench.runner import PlannedCell, deterministic, plan
 
 __all__ = ["Verification", "verify_run"]
-
-WHERE_FROM = (
-    "prunefuse_bench", "commit", "python", "packages", "os", "cpu", "cpu_capability", "threads", "device", "gpu",
-    "fused_convolutions", "chains",
-)  # fmt: skip
-"""What of the environment of a round can change its bits."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ def _verify(cell: PlannedCell, store: CellStore, progress: Progress) -> Verifica
     elif name:
         agreed.append(name)
     here = describe_environment(cell.task.device)
-    then, now = ({key: one[key] for key in WHERE_FROM if key in one} for one in (record["environment"], here))
+    then, now = (where_bits_come_from(one) for one in (record["environment"], here))
     environment = _differences("", then, json.loads(json.dumps(now)))
     return Verification(
         cell.identity, _title(cell), last, tuple(agreed), tuple(differing), tuple(unchecked), tuple(environment)

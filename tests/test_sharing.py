@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from prunefuse_bench import cell as steps
+from prunefuse_bench import runner
 from prunefuse_bench.cell import Cell
 from prunefuse_bench.config import load_suite
 from prunefuse_bench.loop import active_learning
 from prunefuse_bench.pruning import PrunedNetwork
 from prunefuse_bench.publishing import verify
-from prunefuse_bench.records import Shelf, load_results
+from prunefuse_bench.records import Shelf, describe_environment, load_results
 from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.rounds import Round
 from prunefuse_bench.runner import PlannedCell, plan
@@ -171,6 +172,33 @@ def test_a_damaged_selector_is_trained_anew(tiny: Path, tmp_path: Path, training
     trainings.clear()
     run(second, shelf)  # what was trained anew is whole
     assert not [stage for stage in trainings if stage.startswith("selector")]
+
+
+def test_a_selector_of_another_version_is_not_taken(tiny: Path, tmp_path: Path, trainings: list[str]) -> None:
+    first, second = plan_cells(tiny, "prunefuse", RETAINED, budgets="[0.02, 0.03]")
+    shelf = Shelf(tmp_path / "selectors")
+    run(first, shelf.of({"packages": {"torch": "1.0"}}))
+    trainings.clear()
+    run(second, shelf.of({"packages": {"torch": "1.1"}}))
+    assert [stage for stage in trainings if stage.startswith("selector")] == ["selector/train 0", "selector/train 1"]
+    trainings.clear()
+    run(second, shelf.of({"packages": {"torch": "1.0"}}))
+    assert not [stage for stage in trainings if stage.startswith("selector")]
+
+
+def test_a_selector_left_by_another_version_is_trained_anew_by_resume(
+    tiny: Path, tmp_path: Path, run_cli: Any, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    command = ("run", tiny, "--out", out, "--set", "task.budgets=[0.02]", "--resume")
+    first, second = (("--set", f"recipes=[{recipes}]") for recipes in (f"prunefuse, {RETAINED}", f"{RETAINED}, {ZERO}"))
+    monkeypatch.setattr(runner, "_tidy", lambda *more: None)
+    assert run_cli(*command, *first)[0] == 0
+    assert trainings.count("selector/train 0") == 1
+    monkeypatch.setattr(runner, "describe_environment", lambda device: {**describe_environment(device), "cpu": "new"})
+    assert run_cli(*command, *second)[0] == 0
+    assert trainings.count("selector/train 0") == 2
+    assert len(list(out.glob("selectors/*/*.safetensors"))) == 2
 
 
 def test_a_run_shares_tidies_up_and_can_be_submitted(

@@ -3,7 +3,7 @@
 from prunefuse_bench.records.corrupted import load_corruptions
 from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.records.decomposed import load_decomposition
-from prunefuse_bench.records.environment import describe_environment
+from prunefuse_bench.records.environment import describe_environment, where_bits_come_from
 from prunefuse_bench.records.groups import find_runs
 from prunefuse_bench.records.recovery import recover, recoveries
 from prunefuse_bench.records.results import load_results
@@ -26,4 +26,5 @@ __all__ = [
     "recover",
     "recoveries",
     "task_hash",
+    "where_bits_come_from",
 ]

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from prunefuse_bench.distributed import current
 from prunefuse_bench.inference.onednn import has_fused_convolutions
 from prunefuse_bench.ops.chain import has_chains
 
-__all__ = ["describe_environment"]
+__all__ = ["describe_environment", "where_bits_come_from"]
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "scikit-learn", "pillow")
 
@@ -41,6 +42,17 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         **({"ranks": current().size} if current().size > 1 else {}),
         "chains": device.type == "cpu" and has_chains(),
     }
+
+
+WHERE_FROM = (
+    "prunefuse_bench", "commit", "python", "packages", "os", "cpu", "cpu_capability", "threads", "device", "gpu",
+    "ranks", "fused_convolutions", "chains",
+)  # fmt: skip
+
+
+def where_bits_come_from(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an environment can change the bits of a result."""
+    return {key: environment[key] for key in WHERE_FROM if key in environment}
 
 
 @functools.cache

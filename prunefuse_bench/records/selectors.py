@@ -67,14 +67,22 @@ class Shelf:
 
     A file is written whole or not at all, and is taken only if its checksum is right: cells of several processes may
     put and take the same one. It can always be removed: what is missing, or damaged, is trained anew.
+
+    Args:
+        environment: where selectors come from that are taken and put, plain data; those of another processor or version
+            are others, since their bits are.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: Mapping[str, Any] | None = None) -> None:
+        self.folder, self._environment = folder, environment
 
     def within(self, settings: Mapping[str, Any]) -> Shelf:
         """The part of it for selectors that have these settings in common."""
-        return Shelf(self.folder / content_hash(settings))
+        return Shelf(self.folder / content_hash(settings), self._environment)
+
+    def of(self, environment: Mapping[str, Any]) -> Shelf:
+        """The same shelf, for selectors of this environment."""
+        return Shelf(self.folder, environment)
 
     def get(self, settings: Mapping[str, Any]) -> tuple[SavedSelector, dict[str, StageCost]] | None:
         """The selector that these settings make and what its training took; None if there is none that can be read."""
@@ -103,7 +111,8 @@ class Shelf:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, settings: Mapping[str, Any]) -> Path:
-        return self.folder / f"{content_hash(settings)}.safetensors"
+        where = {} if self._environment is None else {"environment": self._environment}
+        return self.folder / f"{content_hash({**settings, **where})}.safetensors"
 
     def _place(self, file: Path) -> str:
         """The hashes of all that determines the selector in this file."""
