@@ -371,10 +371,9 @@ def submit(
       prunefuse-bench submit runs/quick --out quick-on-my-machine.zip
     """
     from prunefuse_bench.publishing import pack
-    from prunefuse_bench.records import find_runs
+    from prunefuse_bench.records import expect_one_run
 
-    if (parts := find_runs([run])) != [run]:
-        raise BadInput(f"{run} holds {len(parts)} runs, of the parts of a suite: pack each of them, as in {parts[0]}")
+    expect_one_run(run, "pack")
     _say("Written:", str(pack(run, out or Path(f"{run.resolve().name}.zip"))))
 
 
@@ -406,15 +405,14 @@ def verify(
       prunefuse-bench verify runs/mine --all --set task.dataset.path=/data/mine.zip
     """
     from prunefuse_bench.recipe import load_file
-    from prunefuse_bench.records import find_runs
+    from prunefuse_bench.records import expect_one_run
     from prunefuse_bench.verifying import verify_run
 
     if cell is not None and all_:
         raise BadInput("--cell and --all: give one of them")
     for file in methods_from or ():
         load_file(file)
-    if (parts := find_runs([run])) != [run]:
-        raise BadInput(f"{run} holds {len(parts)} runs, of the parts of a suite: verify each of them, as in {parts[0]}")
+    expect_one_run(run, "verify")
     with _LiveView("verifying") as view:
 
         def watched(title: str) -> StageProgress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,13 @@ def test_parts_run_one_after_another_and_are_reported_together(
     code, _, errors = run_cli("submit", folder)
     assert code == 2
     assert "holds 2 runs, of the parts of a suite: pack each of them" in errors
+    code, _, errors = run_cli("verify", folder)
+    assert code == 2
+    assert "holds 2 runs, of the parts of a suite: verify each of them" in errors
+    shutil.rmtree(folder / "large-pool")
+    code, _, errors = run_cli("submit", folder)
+    assert code == 2
+    assert "holds a run of one part of a suite: pack each of them" in errors
 
 
 def test_a_fault_of_the_last_part_is_found_before_the_first_is_trained(

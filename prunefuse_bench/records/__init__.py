@@ -4,7 +4,7 @@ from prunefuse_bench.records.corrupted import load_corruptions
 from prunefuse_bench.records.curves import load_curves
 from prunefuse_bench.records.decomposed import load_decomposition
 from prunefuse_bench.records.environment import describe_environment, where_bits_come_from
-from prunefuse_bench.records.groups import find_runs
+from prunefuse_bench.records.groups import expect_one_run, find_runs
 from prunefuse_bench.records.recovery import recover, recoveries
 from prunefuse_bench.records.results import load_results
 from prunefuse_bench.records.selectors import Shelf
@@ -17,6 +17,7 @@ __all__ = [
     "Shelf",
     "describe_environment",
     "describe_results",
+    "expect_one_run",
     "find_runs",
     "grid_hash",
     "load_corruptions",
