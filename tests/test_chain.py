@@ -18,7 +18,7 @@ from prunefuse_bench.models import build_model
 from prunefuse_bench.ops.chain import has_chains, pack_weight, run_chain
 from prunefuse_bench.pruning import prune
 
-pytestmark = pytest.mark.skipif(not has_chains(), reason="this processor has no bfloat16 matrix units")
+pytestmark = pytest.mark.skipif(not has_chains(), reason="needs AMX or AVX512-BF16")
 
 ONE_ROUNDING = 2**-8
 """Relative, of a bfloat16 number; sums in another order may turn one that is near a tie."""

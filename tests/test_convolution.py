@@ -14,7 +14,7 @@ from prunefuse_bench.models import build_model
 from prunefuse_bench.ops.chain import has_chains
 from prunefuse_bench.training.convolution import fast_convolutions
 
-needs_units = pytest.mark.skipif(not has_chains(), reason="needs bfloat16 matrix units")
+needs_units = pytest.mark.skipif(not has_chains(), reason="needs AMX or AVX512-BF16")
 
 
 def draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -47,10 +47,10 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(os.environ.get("CXX", "g++"), tmp_path_factory.mktemp("portable") / "check", *flags)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", ""])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16", ""])
 def test_clean_under_address_and_undefined_behaviour_sanitizers(sanitized: Path, isa: str) -> None:
-    wanted = {"avx2": "AVX2", "avx512": "AVX-512", "": ops.instruction_set(), "baseline": "baseline"}[isa]
-    order = ["baseline", "AVX2", "AVX-512", "AVX-512 and AMX"]
+    order = ["baseline", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 and AMX"]
+    wanted = dict(zip(["baseline", "avx2", "avx512", "avx512_bf16", ""], order, strict=True))[isa]
     used = order[min(order.index(wanted), order.index(ops.instruction_set()))]
     name = {"AVX2": "avx2", "baseline": "baseline"}.get(used, "avx512")
     assert_all_ok([str(sanitized)], isa, f"kernels: {name}")

@@ -65,9 +65,10 @@ Tensor empty_like_on(const Tensor& other, int64_t count, ScalarType type) {
   return torch::stable::new_empty(other, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), 1), type);
 }
 
-// Which inner loops run here: 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with AMX.
+// Which inner loops run here: 0 baseline, 1 AVX2, 2 AVX-512, 3 with bfloat16 vectors, 4 with AMX.
 int64_t instruction_set() {
-  if (cpu::bfloat16_filter() != nullptr) return 3;
+  if (cpu::bfloat16_units() == cpu::Bfloat16Units::matrix) return 4;
+  if (cpu::bfloat16_units() == cpu::Bfloat16Units::vector) return 3;
   if (&cpu::kernels() == cpu::avx512_kernels()) return 2;
   return &cpu::kernels() == cpu::avx2_kernels() ? 1 : 0;
 }
@@ -449,7 +450,8 @@ void check_images(const Tensor& tensor, const char* what) {
 }
 
 void check_convolution(const cpu::ConvolutionShape& shape) {
-  STD_TORCH_CHECK(cpu::can_run_chains(), "convolution: expected a processor with bfloat16 matrix units");
+  STD_TORCH_CHECK(cpu::can_run_chains(),
+                  "convolution: expected a processor that multiplies bfloat16 numbers (AMX or AVX512-BF16)");
   const std::string fault = cpu::fault_of(shape);
   STD_TORCH_CHECK(fault.empty(), "convolution: ", fault);
 }
@@ -537,7 +539,8 @@ Tensor pack_weight(const Tensor& weight, int64_t stride) {
 
 Tensor run_chain(const Tensor& images, const Tensor& pictures, const Tensor& layers, int64_t averaged,
                  const Tensor& weights, const Tensor& biases) {
-  STD_TORCH_CHECK(cpu::can_run_chains(), "run_chain: expected a processor with bfloat16 matrix units");
+  STD_TORCH_CHECK(cpu::can_run_chains(),
+                  "run_chain: expected a processor that multiplies bfloat16 numbers (AMX or AVX512-BF16)");
   check_rank(images, 4, "images");
   STD_TORCH_CHECK(images.scalar_type() == ScalarType::BFloat16 && images.is_contiguous(),
                   "images: expected contiguous bfloat16 [N, H, W, C]");

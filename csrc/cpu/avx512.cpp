@@ -10,6 +10,17 @@
    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
 #include "instruction_set.h"
 
+namespace prunefuse::cpu {
+bool avx512_multiplies_bfloat16() {
+#if defined(__linux__) && \
+    ((defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11) || (defined(__clang__) && __clang_major__ >= 13))
+  return avx512_kernels() != nullptr && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+}  // namespace prunefuse::cpu
+
 #else
 
 #include "kernels.h"
@@ -17,6 +28,7 @@
 namespace prunefuse::cpu {
 const Kernels* avx512_kernels() { return nullptr; }
 const Filter* avx512_filter() { return nullptr; }
+bool avx512_multiplies_bfloat16() { return false; }
 }  // namespace prunefuse::cpu
 
 #endif

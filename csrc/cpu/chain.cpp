@@ -1,4 +1,4 @@
-// Whole networks on the bfloat16 matrix units of x86-64 (AMX).
+// Whole networks on what multiplies bfloat16 numbers on x86-64: matrix units (AMX) or vectors (AVX512-BF16).
 
 #include "chain.h"
 
@@ -200,7 +200,6 @@ std::string fault_of(const Chain& chain) {
 #if defined(__x86_64__) && defined(__linux__) && \
     ((defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11) || (defined(__clang__) && __clang_major__ >= 13))
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 namespace prunefuse::cpu {
@@ -222,6 +221,8 @@ struct Pair {
   int64_t first, both, second;
   const uint16_t* weights;
   float biases[2 * kOutputs];
+  const ValuePair* value_pairs[2];  // by tile: the same products without those by zeros
+  int64_t value_pair_count[2];
 };
 
 // One convolution, all distances in values.
@@ -243,6 +244,7 @@ struct PlannedLayer {
   std::vector<RowTile> tiles;
   std::vector<Pair> pairs;
   std::vector<int64_t> steps;
+  std::vector<ValuePair> value_pairs;
   std::vector<int64_t> borders;  // where zeros of the output picture are overwritten and must be zero again
   int64_t border_size;
   int64_t slot_distance;  // from image to image, if the output picture has more of them side by side
@@ -278,6 +280,34 @@ std::vector<RowTile> tiles_of(const Picture& from, const Picture& to, int64_t st
   return tiles;
 }
 
+bool is_zero(const uint16_t* weights) {  // of a pair of values
+  const auto is_any = [](uint16_t weight) { return (weight & 0x7fff) != 0; };
+  return std::none_of(weights, weights + 2 * kOutputs, is_any);
+}
+
+// What vectors multiply.
+void add_value_pairs(PlannedLayer& layer) {
+  for (Pair& pair : layer.pairs)
+    for (int which = 0; which < 2; ++which) {
+      const size_t before = layer.value_pairs.size();
+      int64_t at = 0;  // among the weights
+      for (int64_t step = 0; step < pair.first + pair.both + pair.second; ++step) {
+        const bool in_first = step < pair.first + pair.both, in_second = step >= pair.first;
+        if (which == 0 ? in_first : in_second)
+          for (int64_t i = 0, own = at + (which == 1 && in_first ? kTile : 0); i < kRows; ++i, own += kValues)
+            if (!is_zero(pair.weights + own)) layer.value_pairs.push_back({pair.steps[step] + 2 * i, own});
+        at += (in_first && in_second ? 2 : 1) * kTile;
+      }
+      pair.value_pair_count[which] = static_cast<int64_t>(layer.value_pairs.size() - before);
+    }
+  const ValuePair* next = layer.value_pairs.data();
+  for (Pair& pair : layer.pairs)
+    for (int which = 0; which < 2; ++which) {
+      pair.value_pairs[which] = next;
+      next += pair.value_pair_count[which];
+    }
+}
+
 PlannedLayer plan(const Chain& chain, const ChainLayer& layer) {
   const Picture &from = chain.pictures[static_cast<size_t>(layer.input)],
                 &to = chain.pictures[static_cast<size_t>(layer.output)];
@@ -302,6 +332,8 @@ PlannedLayer plan(const Chain& chain, const ChainLayer& layer) {
                   static_cast<int64_t>(pair.both.size()),
                   static_cast<int64_t>(pair.second.size()),
                   weights,
+                  {},
+                  {},
                   {}};
     for (int64_t i = 0; i < ready.wide * kOutputs; ++i)
       ready.biases[i] = chain.biases[layer.biases + (tile * kOutputs + i) % to.channels];
@@ -313,6 +345,7 @@ PlannedLayer plan(const Chain& chain, const ChainLayer& layer) {
     pair.steps = steps;
     steps += pair.first + pair.both + pair.second;
   }
+  if (bfloat16_units() == Bfloat16Units::vector) add_value_pairs(planned);
   if (crosses || to.width % pixels != 0)
     for (int64_t row = 0; row < to.height; ++row)
       for (int64_t image = 0; image < to.images; ++image)
@@ -374,9 +407,10 @@ class Memory {
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
 #endif
 
-namespace matrix_units {
+namespace chain_units {
 
 #include "matrix_units.h"
+#include "vector_units.h"
 
 constexpr int64_t kSums = kRows * kOutputs;
 
@@ -528,6 +562,22 @@ void convolve(const Convolution& layer, const uint16_t* input, uint16_t* output,
   waiting.write_until(waiting.count());
 }
 
+template <bool kResidual>
+void convolve_by_vectors(const Convolution& layer, const uint16_t* input, uint16_t* output, const uint16_t* residual) {
+  Waiting<kResidual> waiting(layer, output, residual);
+  for (int64_t index = 0; index < layer.pair_count; ++index) {
+    const Pair& pair = layer.pairs[index];
+    for (int64_t tile = 0; tile < layer.tile_count; ++tile) {
+      const RowTile* rows = layer.tiles + tile;
+      float* sums = waiting.replace(&pair, index * 2 * kOutputs, rows, 1);
+      for (int which = 0; which < pair.wide; ++which)
+        add_pairs<kRows>(input + rows->from, layer.from_stride, pair.weights, pair.value_pairs[which],
+                         pair.value_pair_count[which], true, sums + which * kSums);
+      waiting.write_until(pair.wide);
+    }
+  }
+}
+
 // Images into a picture; channels that they lack are zero.
 inline void fill(const uint16_t* image, int64_t channels, const Picture& picture, int64_t slot, uint16_t* values) {
   for (int64_t row = 0; row < picture.height; ++row) {
@@ -562,7 +612,7 @@ inline void average(const Picture& picture, int64_t slot, const uint16_t* values
   }
 }
 
-}  // namespace matrix_units
+}  // namespace chain_units
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -588,7 +638,7 @@ void run_segment(const Job& job, const Memory& memory, size_t index, int64_t fir
     const Picture& picture = job.chain->pictures[0];
     const int64_t size = picture.height * picture.width * job.channels;
     for (int64_t i = 0; i < segment.images && first + i < job.count; ++i)
-      matrix_units::fill(job.images + (first + i) * size, job.channels, picture, i, memory.picture(0));
+      chain_units::fill(job.images + (first + i) * size, job.channels, picture, i, memory.picture(0));
   } else {
     const int64_t part = (*job.segments)[index - 1].images;
     for (int64_t i = 0; i < segment.images && first + i < job.count; i += part)
@@ -598,35 +648,34 @@ void run_segment(const Job& job, const Memory& memory, size_t index, int64_t fir
     const int64_t offset = slot * layer.slot_distance;
     const uint16_t* input = memory.picture(layer.input);
     uint16_t* output = memory.picture(layer.output);
-    if (layer.residual < 0)
-      matrix_units::convolve<false>(layer.work, input, output + offset, nullptr);
-    else
-      matrix_units::convolve<true>(layer.work, input, output + offset, memory.picture(layer.residual) + offset);
+    const uint16_t* residual = layer.residual < 0 ? nullptr : memory.picture(layer.residual) + offset;
+    const bool matrix = bfloat16_units() == Bfloat16Units::matrix;
+    const auto convolve = residual == nullptr
+                              ? (matrix ? chain_units::convolve<false> : chain_units::convolve_by_vectors<false>)
+                              : (matrix ? chain_units::convolve<true> : chain_units::convolve_by_vectors<true>);
+    convolve(layer.work, input, output + offset, residual);
     for (int64_t border : layer.borders) std::memset(output + border, 0, static_cast<size_t>(layer.border_size) * 2);
   }
 }
 
 void run(const Job& job, int64_t begin, int64_t end) {
   const Memory memory(job.chain->pictures);
-  matrix_units::configure();
+  const bool matrix = bfloat16_units() == Bfloat16Units::matrix;
+  if (matrix) chain_units::configure();
   const Picture& averaged = job.chain->pictures[static_cast<size_t>(job.chain->averaged)];
   for (int64_t group = begin; group < end; ++group) {
     const int64_t first = group * averaged.images;
     run_segment(job, memory, job.segments->size() - 1, first, 0);
     for (int64_t i = 0; i < averaged.images && first + i < job.count; ++i)
-      matrix_units::average(averaged, i, memory.picture(job.chain->averaged),
-                            job.features + (first + i) * averaged.channels);
+      chain_units::average(averaged, i, memory.picture(job.chain->averaged),
+                           job.features + (first + i) * averaged.channels);
   }
-  matrix_units::release();
+  if (matrix) chain_units::release();
 }
 
 }  // namespace
 
-bool can_run_chains() {
-  if (bfloat16_filter() == nullptr) return false;
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) != 0;  // rounds vectors to bfloat16
-}
+bool can_run_chains() { return bfloat16_units() != Bfloat16Units::none; }
 
 void run_chain(const Chain& chain, const uint16_t* images, int64_t channels, int64_t count, float* features,
                const Threads& threads) {

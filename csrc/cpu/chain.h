@@ -53,7 +53,7 @@ void pack_weight(const Geometry& geometry, const uint16_t* weight, uint16_t* til
 // What is wrong with it, or nothing: a chain without fault reads and writes nothing but its own.
 std::string fault_of(const Chain& chain);
 
-// Whether this processor has bfloat16 matrix units and this process may use them.
+// Whether this processor multiplies bfloat16 numbers (AMX or AVX512-BF16) and this process may use what does.
 bool can_run_chains();
 
 // Images bfloat16 [count, height, width, channels] -> features float32 [count, channels of the averaged picture].

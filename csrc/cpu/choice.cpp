@@ -1,5 +1,5 @@
-// Which inner loops this machine gets. PRUNEFUSE_BENCH_ISA=baseline|avx2|avx512 names others, for tests and
-// comparisons; with avx512 but not with amx, products stay in single precision.
+// Which inner loops this machine gets. PRUNEFUSE_BENCH_ISA=baseline|avx2|avx512|avx512_bf16 names others, for tests and
+// comparisons; with avx512 all products stay in single precision, with avx512_bf16 matrix units are not used.
 
 #include <cstdlib>
 #include <stdexcept>
@@ -20,11 +20,13 @@ struct Choice {
   const Kernels* kernels = baseline_kernels();
   const Filter* single = baseline_filter();
   const Filter* bfloat16 = nullptr;
+  Bfloat16Units units = Bfloat16Units::none;
 
   Choice() {
     const std::string isa = wanted();
-    if (!isa.empty() && isa != "baseline" && isa != "avx2" && isa != "avx512")
-      throw std::invalid_argument("PRUNEFUSE_BENCH_ISA: expected baseline, avx2 or avx512, got '" + isa + "'");
+    if (!isa.empty() && isa != "baseline" && isa != "avx2" && isa != "avx512" && isa != "avx512_bf16")
+      throw std::invalid_argument("PRUNEFUSE_BENCH_ISA: expected baseline, avx2, avx512 or avx512_bf16, got '" + isa +
+                                  "'");
     if (isa == "baseline") return;
     if (avx2_kernels() != nullptr) {
       kernels = avx2_kernels();
@@ -36,7 +38,10 @@ struct Choice {
       single = avx512_filter();
     }
     if (isa == "avx512") return;
+    if (avx512_multiplies_bfloat16()) units = Bfloat16Units::vector;
+    if (isa == "avx512_bf16") return;
     bfloat16 = amx_filter();
+    if (bfloat16 != nullptr && units == Bfloat16Units::vector) units = Bfloat16Units::matrix;
   }
 };
 
@@ -50,5 +55,6 @@ const Choice& choice() {
 const Kernels& kernels() { return *choice().kernels; }
 const Filter& single_filter() { return *choice().single; }
 const Filter* bfloat16_filter() { return choice().bfloat16; }
+Bfloat16Units bfloat16_units() { return choice().units; }
 
 }  // namespace prunefuse::cpu

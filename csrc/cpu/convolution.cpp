@@ -1,13 +1,14 @@
 #include "convolution.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
-#include "chain.h"
+#include "kernels.h"
 #include "tiles.h"
 
 namespace prunefuse::cpu {
@@ -207,9 +208,12 @@ struct Pair {
   int64_t both, turns, first, second;
   std::vector<int64_t> steps;  // where the values of each step are, relative to the entry
   std::vector<uint16_t> weights;
+  std::vector<ValuePair> value_pairs[2];  // by tile of outputs: the same products without those with zeros between
 
   const int64_t* first_step() const { return steps.data(); }
   const uint16_t* first_weight() const { return weights.data(); }
+  const ValuePair* first_value_pair(int which) const { return value_pairs[which].data(); }
+  int64_t value_pair_count(int which) const { return static_cast<int64_t>(value_pairs[which].size()); }
 };
 
 // 32 values under a row of taps, from `begin` on; 0 is the entry's own first.
@@ -230,32 +234,33 @@ struct Plan {
   std::vector<PlannedPhase> phases;
 };
 
-// Weights of `from_channels`, as [to][row][column][planes.channels].
+// Weights as [to][row][column][planes.channels], of which `from` are no zeros to fill up.
 struct Rounded {
   std::vector<uint16_t> values;
-  int64_t to, kernel, channels;
+  int64_t to, from, kernel, channels;
 };
 
 Rounded rounded_weight(const ConvolutionShape& shape, const float* weight, int64_t channels, bool turned) {
   const int64_t out = shape.channels_out, in = shape.channels_in, taps = shape.kernel * shape.kernel;
-  const int64_t to = turned ? in : out;
-  Rounded result = {std::vector<uint16_t>(static_cast<size_t>(to * taps * channels)), to, shape.kernel, channels};
+  const int64_t to = turned ? in : out, from = turned ? out : in;
+  Rounded result = {std::vector<uint16_t>(static_cast<size_t>(to * taps * channels)), to, from, shape.kernel, channels};
   for (int64_t o = 0; o < out; ++o)
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const float* from = weight + (o * taps + tap) * in;
+      const float* row = weight + (o * taps + tap) * in;
       if (turned)
         for (int64_t i = 0; i < in; ++i)
-          result.values[static_cast<size_t>((i * taps + tap) * channels + o)] = rounded(from[i]);
+          result.values[static_cast<size_t>((i * taps + tap) * channels + o)] = rounded(row[i]);
       else
         for (int64_t i = 0; i < in; ++i)
-          result.values[static_cast<size_t>((o * taps + tap) * channels + i)] = rounded(from[i]);
+          result.values[static_cast<size_t>((o * taps + tap) * channels + i)] = rounded(row[i]);
     }
   return result;
 }
 
-// A tile of weights is [16 pairs of values][16 outputs][2 values].
-void pack(const Rounded& weight, const RowOfTaps& taps, int64_t begin, int64_t tile, int64_t to_channels,
-          uint16_t* to) {
+// A tile of weights is [16 pairs of values][16 outputs][2 values]; returns by pair whether it has any.
+std::array<bool, kValues / 2> pack(const Rounded& weight, const RowOfTaps& taps, int64_t begin, int64_t tile,
+                                   int64_t to_channels, uint16_t* to) {
+  std::array<bool, kValues / 2> used = {};
   for (int64_t value = 0; value < kValues; value += 2) {
     const int64_t pixel = floor_divide(begin + value, weight.channels);
     const int64_t channel = begin + value - pixel * weight.channels;
@@ -266,15 +271,17 @@ void pack(const Rounded& weight, const RowOfTaps& taps, int64_t begin, int64_t t
       const int64_t at =
           (output * weight.kernel + taps.row) * weight.kernel + taps.column + (across - taps.first) * taps.step;
       std::memcpy(to, weight.values.data() + at * weight.channels + channel, 4);
+      if (channel < weight.from) used[static_cast<size_t>(value / 2)] = true;
     }
   }
+  return used;
 }
 
 PlannedPhase plan(const OutputPhase& phase, const Planes& planes, const Rounded& weight, int64_t to_channels) {
   PlannedPhase planned = {phase.row, phase.column, {}};
   const int64_t across = planes.pixels * to_channels / kOutputs;
   for (int64_t tile = 0; tile < across; tile += 2) {
-    Pair pair = {tile + 1 < across ? 2 : 1, 0, 0, 0, 0, {}, {}};
+    Pair pair = {tile + 1 < across ? 2 : 1, 0, 0, 0, 0, {}, {}, {}};
     // Whether the tile has weights for the 32 values from `begin` on.
     const auto needs = [&](int64_t which, const RowOfTaps& taps, int64_t begin) {
       const int64_t first = which * kOutputs / to_channels, last = (which * kOutputs + kOutputs - 1) / to_channels;
@@ -295,8 +302,13 @@ PlannedPhase plan(const OutputPhase& phase, const Planes& planes, const Rounded&
                            entry * planes.images * planes.width() + step.begin - entry * planes.width());
       for (int64_t which = 0; which < 2; ++which)
         if (which == 0 ? in_first : in_second) {
+          const int64_t begin = static_cast<int64_t>(pair.weights.size());
           pair.weights.resize(pair.weights.size() + kTile);
-          pack(weight, *step.taps, step.begin, tile + which, to_channels, &pair.weights[pair.weights.size() - kTile]);
+          const std::array<bool, kValues / 2> used = pack(weight, *step.taps, step.begin, tile + which, to_channels,
+                                                          &pair.weights[static_cast<size_t>(begin)]);
+          for (int64_t i = 0; i < kValues / 2; ++i)
+            if (used[static_cast<size_t>(i)])
+              pair.value_pairs[which].push_back({pair.steps.back() + 2 * i, begin + i * kValues});
         }
     };
     const std::vector<Step> both = steps_of(true, true), first = steps_of(true, false), second = steps_of(false, true);
@@ -353,6 +365,17 @@ struct Strip {
     planes = shape.kernel == 1 ? 1 : shape.stride * shape.stride;
   }
   int64_t first_pair(int64_t image, int64_t row) const { return (image * (height + 1) + 1 + row) * pitch / 2; }
+  // Of all pixels that are no zeros of the border: where they are in a tile of dy, turned, and in one of x.
+  std::vector<ValuePair> pixel_pairs() const {
+    std::vector<ValuePair> found;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t row = 0; row < height; ++row)
+        for (int64_t i = 0; 2 * i < width; ++i) {
+          const int64_t pair = first_pair(image, row) - first_pair(0, 0) + i;
+          found.push_back({pair / kRows * kTile + pair % kRows * 2, pair * kValues});
+        }
+    return found;
+  }
   int64_t plane_size() const { return tiles_in * pairs * kValues; }
 };
 
@@ -373,6 +396,7 @@ constexpr int64_t kShares = 16;  // partial sums of so many parts of the images,
 namespace convolution_units {
 
 #include "matrix_units.h"
+#include "vector_units.h"
 
 // ---- sums over the taps ----
 
@@ -548,6 +572,21 @@ void multiply_all(const Work& work, const Pair* pairs, int64_t pair_count) {
   waiting.write_until(waiting.count());
 }
 
+void multiply_all_by_vectors(const Work& work, const Pair* pairs, int64_t pair_count) {
+  Waiting waiting(work);
+  for (int64_t index = 0; index < pair_count; ++index) {
+    const Pair& pair = pairs[index];
+    for (int which = 0; which < pair.wide; ++which)
+      for (int64_t tile = 0; tile < work.tiles; ++tile) {
+        const int64_t row = tile / work.tiles_in_row, in_row = tile - row * work.tiles_in_row;
+        const uint16_t* rows = work.planes + row * work.pitch + in_row * kRows * work.width;
+        add_pairs<kRows>(rows, work.width, pair.first_weight(), pair.first_value_pair(which),
+                         pair.value_pair_count(which), true, waiting.replace(tile, 2 * index + which, 1, 1));
+        waiting.write_until(1);
+      }
+  }
+}
+
 // ---- gradient by the weight ----
 
 // Pixels of 16 channels.
@@ -712,19 +751,27 @@ void fill_strips(const ConvolutionShape& shape, const Strip& strip, const uint16
                 to.turned + (tile * steps + step) * kTile);
 }
 
-// Sums are [tile out][tile in][row of the kernel][column][16 out][16 in].
-void add_strip(const ConvolutionShape& shape, const Strip& strip, const Strips& strips, float* sums, bool first) {
+// Where the tiles of dy and, shifted, of x begin, and where their sums go.
+struct Operands {
+  const uint16_t *dy[2], *x[3];
+  float* sums[2];
+};
+
+// Calls multiply(operands, channels of dy, at most two tiles) for all pairs of tiles and rows of the kernel. Sums are
+// [tile out][tile in][row of the kernel][column][16 out][16 in].
+template <class Multiply>
+inline void for_each_product(const ConvolutionShape& shape, const Strip& strip, const Strips& strips, float* sums,
+                             const Multiply& multiply) {
   const int64_t steps = strip.pixels / kValues, taps = shape.kernel * shape.kernel, padding = shape.kernel / 2;
   const int64_t s = shape.stride;
   for (int64_t out = 0; out < strip.tiles_out; out += 2)
     for (int64_t in = 0; in < strip.tiles_in; ++in)
       for (int64_t row = 0; row < shape.kernel; ++row) {
-        const uint16_t *dy[2], *x[3];
-        float* to[2];
+        Operands operands;
         const bool tall = out + 1 < strip.tiles_out;
         for (int64_t t = 0; t < (tall ? 2 : 1); ++t) {
-          dy[t] = strips.turned + (out + t) * steps * kTile;
-          to[t] = sums + (((out + t) * strip.tiles_in + in) * taps + row * shape.kernel) * kSums;
+          operands.dy[t] = strips.turned + (out + t) * steps * kTile;
+          operands.sums[t] = sums + (((out + t) * strip.tiles_in + in) * taps + row * shape.kernel) * kSums;
         }
         for (int64_t column = 0; column < shape.kernel; ++column) {
           const auto divide = [&](int64_t value) { return value < 0 ? -1 : value / s; };  // -1 is the least
@@ -732,17 +779,36 @@ void add_strip(const ConvolutionShape& shape, const Strip& strip, const Strips& 
           const int64_t plane = (row - padding - down * s) * s + column - padding - across * s;
           const int64_t shift = strip.pitch + down * strip.pitch + across;
           const uint16_t* paired = shift % 2 == 0 ? strips.even : strips.odd;
-          x[column] = paired + ((plane * strip.tiles_in + in) * strip.pairs + (shift + 1) / 2) * kValues;
+          operands.x[column] = paired + ((plane * strip.tiles_in + in) * strip.pairs + (shift + 1) / 2) * kValues;
         }
-        if (tall && shape.kernel == 3)
-          multiply_pixels<2, 3>(dy, x, steps, to, first);
-        else if (tall)
-          multiply_pixels<2, 1>(dy, x, steps, to, first);
-        else if (shape.kernel == 3)
-          multiply_pixels<1, 3>(dy, x, steps, to, first);
-        else
-          multiply_pixels<1, 1>(dy, x, steps, to, first);
+        multiply(operands, std::min(2 * kOutputs, shape.channels_out - out * kOutputs));
       }
+}
+
+void add_strip(const ConvolutionShape& shape, const Strip& strip, const Strips& strips, float* sums, bool first) {
+  const int64_t steps = strip.pixels / kValues;
+  for_each_product(shape, strip, strips, sums, [&](const Operands& of, int64_t channels) {
+    const bool tall = channels > kOutputs;
+    if (tall && shape.kernel == 3)
+      multiply_pixels<2, 3>(of.dy, of.x, steps, of.sums, first);
+    else if (tall)
+      multiply_pixels<2, 1>(of.dy, of.x, steps, of.sums, first);
+    else if (shape.kernel == 3)
+      multiply_pixels<1, 3>(of.dy, of.x, steps, of.sums, first);
+    else
+      multiply_pixels<1, 1>(of.dy, of.x, steps, of.sums, first);
+  });
+}
+
+void add_strip_by_vectors(const ConvolutionShape& shape, const Strip& strip, const Strips& strips,
+                          const ValuePair* pairs, int64_t count, float* sums, bool first) {
+  for_each_product(shape, strip, strips, sums, [&](const Operands& of, int64_t channels) {
+    for (int t = 0; t * kOutputs < channels; ++t)
+      for (int64_t column = 0; column < shape.kernel; ++column) {
+        const auto add = channels - t * kOutputs > kRows / 2 ? add_pairs<kRows> : add_pairs<kRows / 2>;
+        add(of.dy[t], kValues, of.x[column], pairs, count, first, of.sums[t] + column * kSums);
+      }
+  });
 }
 
 }  // namespace convolution_units
@@ -793,10 +859,11 @@ void run(const Plan& plan, const uint16_t* from, uint16_t* to, const Threads& th
   const int64_t to_size = sums.to_height * sums.to_width * sums.to_channels;
   const int64_t tiles_in_row = round_up((planes.entries - 2) * planes.images, kRows) / kRows;
   const int64_t groups = (sums.images + planes.images - 1) / planes.images;
+  const bool matrix = bfloat16_units() == Bfloat16Units::matrix;
   threads.parallel_for(groups, 1, [&](int64_t begin, int64_t end) {
     const Memory memory(planes.total());
     std::vector<int64_t> targets(static_cast<size_t>(tiles_in_row * kRows)), pixels(targets.size());
-    convolution_units::configure();
+    if (matrix) convolution_units::configure();
     for (int64_t group = begin; group < end; ++group) {
       const int64_t first = group * planes.images, present = std::min(planes.images, sums.images - first);
       fill(plan, from + first * from_size, present, memory.values());
@@ -819,10 +886,11 @@ void run(const Plan& plan, const uint16_t* from, uint16_t* to, const Threads& th
              sums.to_stride * sums.to_channels, sums.to_stride * sums.to_width * sums.to_channels, sums.to_channels,
              plan.to_channels},
             to + first * to_size + (phase.row * sums.to_width + phase.column) * sums.to_channels};
-        convolution_units::multiply_all(work, phase.pairs.data(), static_cast<int64_t>(phase.pairs.size()));
+        const auto multiply = matrix ? convolution_units::multiply_all : convolution_units::multiply_all_by_vectors;
+        multiply(work, phase.pairs.data(), static_cast<int64_t>(phase.pairs.size()));
       }
     }
-    convolution_units::release();
+    if (matrix) convolution_units::release();
   });
 }
 
@@ -850,23 +918,30 @@ void convolve_weight_gradient(const ConvolutionShape& shape, const uint16_t* dy,
   const int64_t share_size = strip.tiles_out * strip.tiles_in * taps * kSums;
   const Memory partial(2 * shares * share_size);
   float* sums = reinterpret_cast<float*>(partial.values());
+  const bool matrix = bfloat16_units() == Bfloat16Units::matrix;
+  const std::vector<ValuePair> pairs = matrix ? std::vector<ValuePair>() : strip.pixel_pairs();
   const int64_t x_size = shape.height * shape.width * in, dy_size = strip.height * strip.width * out;
   threads.parallel_for(shares, 1, [&](int64_t begin, int64_t end) {
     const int64_t x_strip = strip.planes * strip.plane_size(), dy_strip = strip.tiles_out * strip.pairs * kValues;
     Memory memory(2 * x_strip + dy_strip + strip.tiles_out * strip.pixels * kOutputs);
     uint16_t* even = memory.values();
     const convolution_units::Strips strips = {even, even + x_strip, even + 2 * x_strip, even + 2 * x_strip + dy_strip};
-    convolution_units::configure();
+    if (matrix) convolution_units::configure();
     for (int64_t share = begin; share < end; ++share) {
       const int64_t first = share * groups / shares, last = (share + 1) * groups / shares;
       for (int64_t group = first; group < last; ++group) {
         const int64_t image = group * strip.images, present = std::min(strip.images, shape.images - image);
         if (present < strip.images) memory.clear();
         convolution_units::fill_strips(shape, strip, dy + image * dy_size, x + image * x_size, present, strips);
-        convolution_units::add_strip(shape, strip, strips, sums + share * share_size, group == first);
+        float* to = sums + share * share_size;
+        if (matrix)
+          convolution_units::add_strip(shape, strip, strips, to, group == first);
+        else
+          convolution_units::add_strip_by_vectors(shape, strip, strips, pairs.data(),
+                                                  static_cast<int64_t>(pairs.size()), to, group == first);
       }
     }
-    convolution_units::release();
+    if (matrix) convolution_units::release();
   });
   for (int64_t share = 1; share < shares; ++share)
     for (int64_t i = 0; i < share_size; ++i) sums[i] += sums[share * share_size + i];

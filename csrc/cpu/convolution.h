@@ -1,4 +1,5 @@
-// Convolutions in training on bfloat16 matrix units (AMX): forward, and gradients by input and by weight.
+// Convolutions in training on what multiplies bfloat16 numbers (AMX or AVX512-BF16): forward, and gradients by input
+// and by weight.
 //
 // Images and their gradients are bfloat16 [images, height, width, channels], weights float32 [channels out, kernel,
 // kernel, channels in], rounded to bfloat16 here; sums are float32. What is summed in which order depends on the shape

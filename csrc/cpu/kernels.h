@@ -92,6 +92,10 @@ const Kernels& kernels();         // of the best instruction set, or the one tha
 const Filter& single_filter();    // products in single precision
 const Filter* bfloat16_filter();  // products on bfloat16 matrix units; null where there are none
 
+// What multiplies bfloat16 numbers: matrix units (AMX), or vectors (AVX512-BF16).
+enum class Bfloat16Units { none, vector, matrix };
+Bfloat16Units bfloat16_units();
+
 // nullptr where the processor or the compiler lacks them
 const Kernels* baseline_kernels();
 const Kernels* avx2_kernels();
@@ -100,5 +104,7 @@ const Filter* baseline_filter();
 const Filter* avx2_filter();
 const Filter* avx512_filter();
 const Filter* amx_filter();
+
+bool avx512_multiplies_bfloat16();  // whether there are vector products (AVX512-BF16)
 
 }  // namespace prunefuse::cpu

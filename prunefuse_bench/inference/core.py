@@ -62,11 +62,11 @@ def compile_chain(chain: fx.GraphModule) -> CoreChain:
         chain: traced, batch norms folded, every node with the shape of its tensor; it is not changed.
 
     Raises:
-        NotAChain: this processor has no bfloat16 matrix units, or the network has other parts than 3x3 and 1x1
+        NotAChain: this processor has neither AMX nor AVX512-BF16, or the network has other parts than 3x3 and 1x1
             convolutions, ReLU, additions, and global average pooling before its classifier.
     """
     if not has_chains():
-        raise NotAChain("no bfloat16 matrix units")
+        raise NotAChain("neither AMX nor AVX512-BF16")
     pooled, classifier = _end(chain)
     layers = _layers(chain)
     known = {layer.source for layer in layers[:1]} | {layer.result for layer in layers}

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prunefuse_bench.ops.chain import has_chains
+
 __all__ = ["Precision", "autocast", "resolve_precision"]
 
 Precision = Literal["fp32", "bf16"]
@@ -16,12 +18,12 @@ Precision = Literal["fp32", "bf16"]
 
 
 def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """``auto`` becomes bf16 where the hardware multiplies matrices in bf16 (tensor cores, AMX), else fp32."""
+    """``auto`` becomes bf16 where the hardware multiplies in bf16 (tensor cores, AMX, AVX512-BF16), else fp32."""
     if asked != "auto":
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() or has_chains() else "fp32"
 
 
 @contextlib.contextmanager

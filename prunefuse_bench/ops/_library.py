@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def instruction_set() -> str:
     """The vector instructions that the CPU kernels use on this machine."""
-    return ("baseline", "AVX2", "AVX-512", "AVX-512 and AMX")[operators.instruction_set()]
+    return ("baseline", "AVX2", "AVX-512", "AVX-512 with bfloat16", "AVX-512 and AMX")[operators.instruction_set()]
 
 
 def has_kernels(tensor: Tensor) -> bool:

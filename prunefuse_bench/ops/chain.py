@@ -1,4 +1,4 @@
-"""Whole convolutional networks on bfloat16 matrix units, depth first; see ``csrc/cpu/chain.h``."""
+"""Whole convolutional networks in bfloat16, depth first; see ``csrc/cpu/chain.h``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["has_chains", "pack_weight", "run_chain"]
 
 
 def has_chains() -> bool:
-    """Whether this machine has the units and the kernels may use them."""
+    """Whether this processor multiplies bfloat16 (AMX or AVX512-BF16) and the kernels may use it."""
     return operators.has_chains()
 
 

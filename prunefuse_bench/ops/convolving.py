@@ -1,4 +1,4 @@
-"""Convolutions in training on a processor's bfloat16 matrix units; see ``csrc/cpu/convolution.h``."""
+"""Convolutions in training in bfloat16 (AMX or AVX512-BF16); see ``csrc/cpu/convolution.h``."""
 
 from __future__ import annotations
 

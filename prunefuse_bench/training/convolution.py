@@ -1,7 +1,7 @@
-"""Convolutions that train fast on a processor with bfloat16 matrix units.
+"""Convolutions that train fast on a processor that multiplies bfloat16 (AMX or AVX512-BF16).
 
 Most of the time that a small residual network trains goes into the gradients of its narrow 3x3 convolutions. The core's
-kernels fill the units also where there are few channels, and round the weights once and their gradients not at all.
+kernels fill its units also where there are few channels, and round the weights once and their gradients not at all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_PIXELS = 64 * 64
 def fast_convolutions(network: nn.Module) -> AbstractContextManager[None]:
     """Within the block, the network's convolutions train by the core's operators where they can.
 
-    On a CPU with bfloat16 matrix units, under bfloat16 autocast, in training mode, on tensors in channels-last memory:
+    On a CPU with AMX or AVX512-BF16, under bfloat16 autocast, in training mode, on tensors in channels-last memory:
     kernels of 3x3 with padding 1 and of 1x1, stride 1 or 2, without groups, dilation or bias. Everything else is
     torch's. The network's structure and tensors stay what they are, and results are torch's to rounding; gradients of
     weights are not rounded to bfloat16.

@@ -286,8 +286,9 @@ void check_convolution(const cpu::ConvolutionShape& shape) {
 }  // namespace
 
 int main() {
+  const char* units[] = {"", " and bfloat16 vectors", " and bfloat16 matrix units"};
   std::printf("kernels: %s, %s%s\n", cpu::kernels().name, cpu::single_filter().name,
-              cpu::bfloat16_filter() != nullptr ? " and bfloat16 matrix units" : "");
+              units[static_cast<int>(cpu::bfloat16_units())]);
   for (int64_t classes : {1, 2, 10, 63, 64, 65, 100, 1000, 3000}) {
     check_scores(classes);
     check_committee(classes);
