@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from prunefuse_bench import ops
+from prunefuse_bench.ops.chain import has_chains
 
 HERE = Path(__file__).parent
-KERNELS = sorted((HERE.parent / "csrc/cpu").glob("*.cpp"))
+CORE = HERE.parent / "csrc"
 
 
-def build(compiler: str, output: Path, *flags: str) -> Path:
+def build(compiler: str, output: Path, *flags: str, core: Path = CORE) -> Path:
     command = [
         compiler,
         "-std=c++17",
         *flags,
         str(HERE / "portable/check_cpu.cpp"),
-        *map(str, KERNELS),
+        *map(str, sorted((core / "cpu").glob("*.cpp"))),
         "-o",
         str(output),
     ]
@@ -54,6 +55,18 @@ def test_clean_under_address_and_undefined_behaviour_sanitizers(sanitized: Path,
     used = order[min(order.index(wanted), order.index(ops.instruction_set()))]
     name = {"AVX2": "avx2", "baseline": "baseline"}.get(used, "avx512")
     assert_all_ok([str(sanitized)], isa, f"kernels: {name}")
+
+
+@pytest.mark.skipif(not has_chains(), reason="needs AMX or AVX512-BF16")
+def test_what_matrix_units_are_told_is_right_without_them_too(tmp_path: Path) -> None:
+    shutil.copytree(CORE, tmp_path / "csrc")
+    shutil.copy(HERE / "portable/matrix_units.h", tmp_path / "csrc/cpu/matrix_units.h")
+    choice = tmp_path / "csrc/cpu/choice.cpp"
+    before = "bfloat16_units() { return choice().units; }"
+    assert before in choice.read_text()
+    choice.write_text(choice.read_text().replace(before, "bfloat16_units() { return Bfloat16Units::matrix; }"))
+    program = build(os.environ.get("CXX", "g++"), tmp_path / "check", "-O1", core=tmp_path / "csrc")
+    assert_all_ok([str(program)], "", "and bfloat16 matrix units")
 
 
 @pytest.mark.slow
