@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -21,7 +22,10 @@ from prunefuse_bench.plain_text import for_terminal
 
 if TYPE_CHECKING:
     from prunefuse_bench.groups import SuiteGroup
+    from prunefuse_bench.paper import PublishedTable
+    from prunefuse_bench.paper.measured import MeasuredMethod
     from prunefuse_bench.paper.sheets import Sheet
+    from prunefuse_bench.publishing import Merged
     from prunefuse_bench.records import CellStore
     from prunefuse_bench.report import Leaderboard
     from prunefuse_bench.report.sheets import Sheet as ReportSheet
@@ -260,6 +264,12 @@ def _print_forecast(group: SuiteGroup, file: Path | None) -> None:
         _say("Written:", str(file))
 
 
+MergedFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--merge", metavar="FILE.zip", help="A run that others sent ('submit'). Repeatable."),
+]
+
+
 @app.command()
 def report(
     runs: Annotated[
@@ -269,10 +279,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report.", show_default="the folder of a single run, or report")
     ] = None,
-    merge: Annotated[
-        list[Path] | None,
-        typer.Option("--merge", metavar="FILE.zip", help="A run that others sent ('submit'). Repeatable."),
-    ] = None,
+    merge: MergedFiles = None,
     figures: Annotated[bool, typer.Option(help="Also the figures for papers, PDF and PNG; takes seconds.")] = True,
 ) -> None:
     """Write the leaderboard of one or more runs, as a page, tables and figures.
@@ -299,8 +306,8 @@ def report(
     folder = out or (given[0] if len(given) == 1 and not merge else Path("report"))
     refused = 0
     if merge:
-        accepted, refused = _merge(merge, folder)
-        given = [*given, *accepted]
+        merged = _merge(merge, folder)
+        given, refused = [*given, *merged.runs], len(merged.refused)
     _write_report(given, folder, figures=figures)
     if refused:
         raise typer.Exit(1)
@@ -331,8 +338,8 @@ def _write_report(runs: list[Path], folder: Path, *, figures: bool) -> None:
     _say_written(folder, ", ".join([written, *tables, *(f"{name}/" for name in sorted(folders))]))
 
 
-def _merge(files: list[Path], folder: Path) -> tuple[list[Path], int]:
-    """Folders of the runs that were accepted, and how many files were refused."""
+def _merge(files: list[Path], folder: Path) -> Merged:
+    """At least one of them; says what was refused."""
     from prunefuse_bench.publishing import merge
 
     merged = merge(files, folder)
@@ -344,7 +351,7 @@ def _merge(files: list[Path], folder: Path) -> tuple[list[Path], int]:
         _say("[yellow]note:[/]", note)
     if not merged.runs:
         raise BadInput(f"none of the {len(files)} files can be used")
-    return list(merged.runs), len(merged.refused)
+    return merged
 
 
 def _compare_benchmarks(files: list[Path]) -> None:
@@ -449,37 +456,62 @@ def paper(
     runs: Annotated[
         list[Path] | None, typer.Option("--runs", metavar="DIR", help="Folder that 'run' wrote. Repeatable.")
     ] = None,
+    merge: MergedFiles = None,
     out: Annotated[Path | None, typer.Option(help="Folder for paper.md, paper.html and figures/.")] = None,
 ) -> None:
     """Show the paper's tables: published beside recomputed beside measured.
 
     Recomputed are the selector FLOPs of Tables 2 and 3, by the rule that was fitted from them. Measured are the
-    accuracies of your runs, each with all that differs from the published experiment.
+    accuracies of runs, each with all that differs from the published experiment: yours, or those that others packed
+    with 'submit', which are verified first.
 
     \b
     Examples:
       prunefuse-bench paper
       prunefuse-bench paper --table 2 --table 3
       prunefuse-bench paper --table 3 --runs runs/table3-small --out report
+      prunefuse-bench paper --table 20 --merge theirs.zip
     """
     from prunefuse_bench.paper import published_table, published_tables
-    from prunefuse_bench.paper.sheets import overview, table_sheets, unmatched_notes
 
     tables = [published_table(number) for number in dict.fromkeys(table or ())] or list(published_tables())
-    methods = []
-    if runs:
-        from prunefuse_bench.paper.measured import load_methods
-        from prunefuse_bench.records import find_runs
-
-        methods = load_methods(find_runs(runs))
+    methods, refused = _methods_of(runs or [], merge or [])
     if out is not None:
         from prunefuse_bench.paper.report import write_report
 
         files = write_report(tables, methods, out)
         names = ", ".join(str(file.relative_to(out)) for file in files)
         console.print(f"Written to {for_terminal(out)}: {names}", highlight=False, soft_wrap=True)
-        return
-    sheets = [sheet for one in tables for sheet in table_sheets(one, methods)] if table else [overview(tables, methods)]
+    else:
+        _print_paper(tables, methods, chosen=bool(table))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _methods_of(runs: list[Path], files: list[Path]) -> tuple[list[MeasuredMethod], int]:
+    """What is in the folders of runs and in submissions, and how many of these were refused."""
+    if not runs and not files:
+        return [], 0
+    from prunefuse_bench.paper.measured import load_methods
+    from prunefuse_bench.records import find_runs
+
+    methods = load_methods(find_runs(runs)) if runs else []
+    if not files:
+        return methods, 0
+    with tempfile.TemporaryDirectory(prefix="prunefuse-bench-") as folder:
+        merged = _merge(files, Path(folder))
+        for one in merged.accepted:
+            methods += [replace(method, run=one.file) for method in load_methods([one.run])]
+    return methods, len(merged.refused)
+
+
+def _print_paper(tables: list[PublishedTable], methods: list[MeasuredMethod], *, chosen: bool) -> None:
+    """Tables that were asked for, or else what all of them hold."""
+    from prunefuse_bench.paper.sheets import overview, table_sheets, unmatched_notes
+
+    sheets = (
+        [sheet for one in tables for sheet in table_sheets(one, methods)] if chosen else [overview(tables, methods)]
+    )
     for sheet in sheets:
         _print_sheet(sheet)
     for note in unmatched_notes(tables, methods):

@@ -675,6 +675,7 @@ def test_the_command_prints_a_table(run_cli: RunCli) -> None:
         (("--table", "32"), "expected a number from 1 to 31"),
         (("--table", "9a"), "without a letter"),
         (("--runs", "nowhere"), "expected the folder of a run"),
+        (("--merge", "nowhere.zip"), "none of the 1 files can be used"),
     ],
 )
 def test_bad_input_of_the_command(
@@ -719,3 +720,12 @@ def test_a_real_run_beside_the_paper(
     for words in ("data CIFAR-10 (toy) instead of CIFAR-10", "a pool of 40 images", "network resnet8", "1 epochs"):
         assert words in text
     assert ": random (CIFAR-10 (toy)" in text
+
+    run_cli("submit", tmp_path / "run", "--out", tmp_path / "sent.zip")
+    (tmp_path / "broken.zip").write_bytes(b"not a zip")
+    files = ("--merge", tmp_path / "sent.zip", "--merge", tmp_path / "broken.zip")
+    code, printed, _ = run_cli("paper", "--table", "3", *files, "--out", tmp_path / "theirs")
+    assert code == 1, "a file was refused"
+    assert "refused:" in printed
+    assert "/run: " in text
+    assert (tmp_path / "theirs" / "paper.md").read_text() == text.replace("/run: ", "/sent.zip: ")

@@ -37,7 +37,7 @@ class MeasuredMethod:
     """All cells of one method of a run.
 
     Attributes:
-        run: the folder.
+        run: the folder, or the file that was sent.
         title: the data set as the run's tables name it.
         model: the target network as they name it.
         name: of the method.
