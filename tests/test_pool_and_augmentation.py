@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,6 +77,17 @@ def test_normalised_pixels_have_mean_0_and_deviation_1(generator: torch.Generato
     assert values.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(values.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_statistics_are_exact_and_so_the_same_on_every_machine(generator: torch.Generator) -> None:
+    images = torch.randint(0, 256, (31, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    found = Normalisation.of(images)
+    for channel, mean, deviation in zip(images.unbind(1), found.mean, found.std, strict=True):
+        levels = [Fraction(level) for level in channel.flatten().tolist()]
+        exact = sum(levels) / len(levels)
+        assert mean == float(exact)
+        assert deviation == math.sqrt(sum((level - exact) ** 2 for level in levels) / len(levels))
+    assert Normalisation.of(images.flip(0)) == found
 
 
 def test_images_of_one_grey_level_do_not_divide_by_zero() -> None:

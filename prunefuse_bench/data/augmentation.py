@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,16 +60,20 @@ class Normalisation:
     def of(cls, images: Images) -> Normalisation:
         """Over all pixels of uint8 [N, C, H, W]. Uses the images alone, which active learning may see unlabeled.
 
-        Of images that do not fit in memory, over at most 2,000 that are spread evenly.
+        Of images that do not fit in memory, over at most 2,000 that are spread evenly. Sums are exact: the numbers are
+        part of what a cell is named by, on every machine.
         """
         if isinstance(images, StoredImages):
-            images = images.read(torch.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().long())
-        histogram = torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(1)])
-        levels = torch.arange(256, dtype=torch.float64, device=images.device)
-        share = histogram.double() / histogram.sum(1, keepdim=True)
-        mean = share @ levels
-        variance = (share * (levels - mean[:, None]).square()).sum(1)
-        return cls(tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1.0).tolist()))
+            size = min(len(images), SAMPLE)
+            images = images.read(torch.arange(size) * (len(images) - 1) // max(1, size - 1))
+        means, deviations = [], []
+        for channel in images.unbind(1):
+            histogram = torch.bincount(channel.reshape(-1), minlength=256).tolist()
+            count, total = sum(histogram), sum(level * n for level, n in enumerate(histogram))
+            squares = sum(level * level * n for level, n in enumerate(histogram))
+            means.append(total / count)
+            deviations.append(max(1.0, math.sqrt((count * squares - total * total) / (count * count))))
+        return cls(tuple(means), tuple(deviations))
 
     def apply(self, images: Images, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 [N, C, H, W] -> float [N, C, H, W] in channels-last memory, rounded to ``dtype`` at the end."""
