@@ -28,6 +28,7 @@ from prunefuse_bench.data.corruptions import find_corruptions
 from prunefuse_bench.distributed import current
 from prunefuse_bench.distributed.shelf import shelf_for_all
 from prunefuse_bench.errors import BadInput, CellFailed, is_out_of_memory
+from prunefuse_bench.inference import SCREENED_FROM, can_screen
 from prunefuse_bench.loop import PROTOCOL_LOOPS
 from prunefuse_bench.models import MODELS, build_model
 from prunefuse_bench.pruning import PrunedNetwork
@@ -355,10 +356,15 @@ def check_protocol(suite: Suite) -> None:
 
 
 def task_training(
-    suite: Suite, device: torch.device, augmentation: Augmentation, normalisation: Normalisation | SymbolInputs
+    suite: Suite,
+    device: torch.device,
+    augmentation: Augmentation,
+    normalisation: Normalisation | SymbolInputs,
+    pool_size: int,
 ) -> TrainingRecipe:
-    """How the networks of a suite are trained, with what its data set says of the last two."""
+    """How the networks of a suite are trained, with what its data set says of the last three."""
     training = suite.task.training
+    may_screen = suite.screening == "auto" and suite.precision != "fp32" and isinstance(normalisation, Normalisation)
     return TrainingRecipe(
         schedule=training.schedule,
         batch_size=training.batch_size,
@@ -368,6 +374,7 @@ def task_training(
         normalisation=normalisation,
         precision=resolve_precision(suite.precision, device),
         stopping=training.stopping,
+        screening=may_screen and pool_size >= SCREENED_FROM and can_screen(device),
     )
 
 
@@ -378,7 +385,7 @@ def _resolve_task(suite: Suite, dataset: ImageDataset, device: torch.device) -> 
         dataset=dataset,
         model=spec.model.name,
         width=spec.model.width,
-        training=task_training(suite, device, dataset.augmentation, dataset.normalisation),
+        training=task_training(suite, device, dataset.augmentation, dataset.normalisation, len(dataset.train_images)),
         label_counts=tuple(spec.label_counts(len(dataset.train_images))),
         report_rounds=spec.report_rounds,
         device=device,

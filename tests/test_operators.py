@@ -77,9 +77,10 @@ OPERATORS = [
 ]  # fmt: skip
 ELSEWHERE = {
     "instruction_set", "has_chains", "pack_weight", "run_chain", "convolution", "convolution_input_gradient",
-    "convolution_weight_gradient",
+    "convolution_weight_gradient", "has_quantised_chains", "run_quantised_chain",
 }  # fmt: skip
-"""The first two take no tensor, the others need AMX or AVX512-BF16: test_chain.py and test_convolution.py."""
+"""Those that take no tensor, and those that not every processor has: test_chain.py, test_convolution.py and
+test_quantised.py."""
 
 
 def test_no_operator_is_left_out() -> None:

@@ -24,6 +24,7 @@
 #include "../cpu/images.h"
 #include "../cpu/kcenters.h"
 #include "../cpu/kernels.h"
+#include "../cpu/quantised.h"
 #include "../cpu/top_k.h"
 
 namespace {
@@ -537,6 +538,30 @@ Tensor pack_weight(const Tensor& weight, int64_t stride) {
   return tiles;
 }
 
+const int64_t* check_table(const Tensor& table, int64_t columns, const char* what) {
+  STD_TORCH_CHECK(
+      table.scalar_type() == ScalarType::Long && table.dim() == 2 && table.size(1) == columns && table.is_contiguous(),
+      what, ": expected contiguous int64 [rows, ", columns, "]");
+  return static_cast<const int64_t*>(table.const_data_ptr());
+}
+
+void read_program(const Tensor& pictures, const Tensor& layers, int64_t averaged, cpu::Program& program) {
+  const int64_t* row = check_table(pictures, 4, "pictures");
+  for (int64_t i = 0; i < pictures.size(0); ++i, row += 4) program.pictures.push_back({row[0], row[1], row[2], row[3]});
+  row = check_table(layers, 8, "layers");
+  for (int64_t i = 0; i < layers.size(0); ++i, row += 8)
+    program.layers.push_back({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]});
+  program.averaged = averaged;
+}
+
+// Of each image, the means of the averaged picture.
+Tensor empty_means(const Tensor& images, const cpu::Program& program) {
+  const std::array<int64_t, 2> shape = {images.size(0),
+                                        program.pictures[static_cast<size_t>(program.averaged)].channels};
+  return torch::stable::new_empty(images, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
+                                  ScalarType::Float);
+}
+
 Tensor run_chain(const Tensor& images, const Tensor& pictures, const Tensor& layers, int64_t averaged,
                  const Tensor& weights, const Tensor& biases) {
   STD_TORCH_CHECK(cpu::can_run_chains(),
@@ -544,40 +569,64 @@ Tensor run_chain(const Tensor& images, const Tensor& pictures, const Tensor& lay
   check_rank(images, 4, "images");
   STD_TORCH_CHECK(images.scalar_type() == ScalarType::BFloat16 && images.is_contiguous(),
                   "images: expected contiguous bfloat16 [N, H, W, C]");
-  const auto check_table = [](const Tensor& table, int64_t columns, const char* what) {
-    STD_TORCH_CHECK(table.scalar_type() == ScalarType::Long && table.dim() == 2 && table.size(1) == columns &&
-                        table.is_contiguous(),
-                    what, ": expected contiguous int64 [rows, ", columns, "]");
-    return static_cast<const int64_t*>(table.const_data_ptr());
-  };
   STD_TORCH_CHECK(weights.scalar_type() == ScalarType::BFloat16 && weights.dim() == 1 && weights.is_contiguous(),
                   "weights: expected contiguous bfloat16 [count]");
   STD_TORCH_CHECK(biases.scalar_type() == ScalarType::Float && biases.dim() == 1 && biases.is_contiguous(),
                   "biases: expected contiguous float32 [count]");
   cpu::Chain chain;
-  const int64_t* row = check_table(pictures, 4, "pictures");
-  for (int64_t i = 0; i < pictures.size(0); ++i, row += 4) chain.pictures.push_back({row[0], row[1], row[2], row[3]});
-  row = check_table(layers, 8, "layers");
-  for (int64_t i = 0; i < layers.size(0); ++i, row += 8)
-    chain.layers.push_back({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]});
-  chain.averaged = averaged;
+  read_program(pictures, layers, averaged, chain);
   chain.weights = static_cast<const uint16_t*>(weights.const_data_ptr());
   chain.weight_count = weights.size(0);
   chain.biases = static_cast<const float*>(biases.const_data_ptr());
   chain.bias_count = biases.size(0);
   const std::string fault = cpu::fault_of(chain);
   STD_TORCH_CHECK(fault.empty(), "run_chain: ", fault);
-  const cpu::Picture &first = chain.pictures[0], &last = chain.pictures[static_cast<size_t>(averaged)];
+  const cpu::Picture& first = chain.pictures[0];
   const int64_t count = images.size(0), channels = images.size(3);
   STD_TORCH_CHECK(
       images.size(1) == first.height && images.size(2) == first.width && 1 <= channels && channels <= first.channels,
       "images: expected [N, ", first.height, ", ", first.width, ", up to ", first.channels, "]");
-  const std::array<int64_t, 2> shape = {count, last.channels};
-  Tensor features = torch::stable::new_empty(
-      images, torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), ScalarType::Float);
+  Tensor features = empty_means(images, chain);
   cpu::run_chain(chain, static_cast<const uint16_t*>(images.const_data_ptr()), channels, count,
                  static_cast<float*>(features.mutable_data_ptr()), torch_threads());
   return features;
+}
+
+bool has_quantised_chains() { return cpu::can_run_quantised_chains(); }
+
+Tensor run_quantised_chain(const Tensor& images, const Tensor& around, const Tensor& pictures, const Tensor& layers,
+                           int64_t averaged, const Tensor& weights, const Tensor& factors) {
+  STD_TORCH_CHECK(cpu::can_run_quantised_chains(),
+                  "run_quantised_chain: expected a processor that multiplies bytes (AVX512-VNNI) and has no AMX");
+  check_rank(images, 4, "images");
+  STD_TORCH_CHECK(images.scalar_type() == ScalarType::Byte && images.is_contiguous(),
+                  "images: expected contiguous uint8 [N, C, H, W]");
+  const int64_t count = images.size(0), channels = images.size(1);
+  STD_TORCH_CHECK(around.scalar_type() == ScalarType::Byte && around.dim() == 1 && around.is_contiguous() &&
+                      around.size(0) == channels,
+                  "around: expected contiguous uint8 [", channels, "]");
+  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char && weights.dim() == 1 && weights.is_contiguous(),
+                  "weights: expected contiguous int8 [count]");
+  STD_TORCH_CHECK(factors.scalar_type() == ScalarType::Float && factors.dim() == 2 && factors.size(0) == 3 &&
+                      factors.is_contiguous(),
+                  "factors: expected contiguous float32 [3, count]");
+  cpu::QuantisedChain chain;
+  read_program(pictures, layers, averaged, chain);
+  chain.weights = static_cast<const int8_t*>(weights.const_data_ptr());
+  chain.weight_count = weights.size(0);
+  chain.factors = static_cast<const float*>(factors.const_data_ptr());
+  chain.factor_count = factors.size(1);
+  const std::string fault = cpu::fault_of(chain);
+  STD_TORCH_CHECK(fault.empty(), "run_quantised_chain: ", fault);
+  const cpu::Picture& first = chain.pictures[0];
+  STD_TORCH_CHECK(
+      images.size(2) == first.height && images.size(3) == first.width && 1 <= channels && channels <= first.channels,
+      "images: expected [N, up to ", first.channels, ", ", first.height, ", ", first.width, "]");
+  Tensor means = empty_means(images, chain);
+  cpu::run_quantised_chain(chain, static_cast<const uint8_t*>(images.const_data_ptr()), channels,
+                           static_cast<const uint8_t*>(around.const_data_ptr()), count,
+                           static_cast<float*>(means.mutable_data_ptr()), torch_threads());
+  return means;
 }
 
 // ---- scores of a linear head, without a row of logits per sample ----
@@ -640,10 +689,14 @@ STABLE_TORCH_LIBRARY(prunefuse_bench, library) {
   library.def("convolution_input_gradient(Tensor dy, Tensor weight, int height, int width, int stride) -> Tensor");
   library.def("convolution_weight_gradient(Tensor dy, Tensor x, int kernel, int stride) -> Tensor");
   library.def("has_chains() -> bool");
+  library.def("has_quantised_chains() -> bool");
   library.def("pack_weight(Tensor weight, int stride) -> Tensor");
   library.def(
       "run_chain(Tensor images, Tensor pictures, Tensor layers, int averaged, Tensor weights, Tensor biases)"
       " -> Tensor");
+  library.def(
+      "run_quantised_chain(Tensor images, Tensor around, Tensor pictures, Tensor layers, int averaged, Tensor weights, "
+      "Tensor factors) -> Tensor");
   library.def("score(Tensor logits, int kind) -> Tensor");
   library.def("score_committee(Tensor logits, int kind) -> Tensor");
   library.def("score_head(Tensor features, Tensor weight, Tensor? bias, int kind) -> Tensor");
@@ -670,6 +723,7 @@ STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
   library.impl("convolution_weight_gradient", TORCH_BOX(&convolution_weight_gradient));
   library.impl("pack_weight", TORCH_BOX(&pack_weight));
   library.impl("run_chain", TORCH_BOX(&run_chain));
+  library.impl("run_quantised_chain", TORCH_BOX(&run_quantised_chain));
   library.impl("score", TORCH_BOX(&score));
   library.impl("score_committee", TORCH_BOX(&score_committee));
   library.impl("score_head", TORCH_BOX(&score_head));
@@ -681,6 +735,7 @@ STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CPU, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(prunefuse_bench, CompositeImplicitAutograd, library) {
   library.impl("has_chains", TORCH_BOX(&has_chains));
+  library.impl("has_quantised_chains", TORCH_BOX(&has_quantised_chains));
   library.impl("instruction_set", TORCH_BOX(&instruction_set));
 }
 

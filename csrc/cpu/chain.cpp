@@ -3,10 +3,7 @@
 #include "chain.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 
 #include "kernels.h"
 #include "tiles.h"
@@ -15,20 +12,10 @@ namespace prunefuse::cpu {
 namespace {
 
 // A tile register is 16 rows of 64 bytes: 32 input values of 16 rows, or 16 sums of them.
-constexpr int64_t kRows = 16;
 constexpr int64_t kValues = 32;
-constexpr int64_t kOutputs = 16;
 constexpr int64_t kTile = kRows * kValues;
-// Tiles are loaded whole, also where only their first rows count.
-constexpr int64_t kSlackPixels = 96;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 int64_t round_down_to_step(int64_t value) { return -round_up(-value, kValues); }
-
-// Rows of input tiles with 16 channels begin at even pixels: a tile of rows that cross cache lines takes six times as
-// long to load.
-int64_t alignment_of(int64_t channels) { return channels == 16 ? 2 : 1; }
 
 // Neighbouring outputs that share a row of a tile.
 int64_t pixels_per_row(const Geometry& g) {
@@ -78,41 +65,7 @@ std::vector<StepsOfPair> steps_of(const Geometry& g) {
   return pairs;
 }
 
-// From image to image in a picture, with at least one pixel of zeros between them.
-int64_t distance_of(const Picture& picture) { return round_up(picture.width + 1, alignment_of(picture.channels)); }
-
-int64_t pitch_of(const Picture& picture) { return picture.images * distance_of(picture); }
-
-int64_t size_of(const Picture& picture) {
-  return ((picture.height + 2) * pitch_of(picture) + kSlackPixels) * picture.channels + kValues;
-}
-
-constexpr int64_t kLargest = 1 << 13;
-
-bool is_size(int64_t size) { return 1 <= size && size <= kLargest; }
-
-bool is_channels(int64_t channels) { return is_size(channels) && (channels == 8 || channels % 16 == 0); }
-
-bool is_fine(const Picture& picture) {
-  return is_channels(picture.channels) && is_size(picture.height) && is_size(picture.width) &&
-         is_size(picture.images) && size_of(picture) <= int64_t{1} << 28;
-}
-
-bool same_geometry(const Picture& a, const Picture& b) {
-  return a.channels == b.channels && a.height == b.height && a.width == b.width && a.images == b.images;
-}
-
 }  // namespace
-
-std::string fault_of(const Geometry& g) {
-  if (!is_channels(g.channels_in) || !is_channels(g.channels_out))
-    return "expected 8 channels or a multiple of 16, got " + std::to_string(g.channels_in) + " and " +
-           std::to_string(g.channels_out);
-  if (g.channels_out == 8 && g.channels_in != 8) return "expected 8 input channels for 8 output channels";
-  if ((g.kernel != 1 && g.kernel != 3) || (g.stride != 1 && g.stride != 2))
-    return "expected a kernel of 1 or 3 and a stride of 1 or 2";
-  return "";
-}
 
 int64_t weight_count(const Geometry& geometry) {
   int64_t count = 0;
@@ -147,53 +100,7 @@ void pack_weight(const Geometry& g, const uint16_t* weight, uint16_t* tiles) {
   }
 }
 
-std::string fault_of(const Chain& chain) {
-  const int64_t pictures = static_cast<int64_t>(chain.pictures.size());
-  const auto known = [&](int64_t picture) { return 0 <= picture && picture < pictures; };
-  if (pictures == 0 || chain.layers.empty()) return "expected at least one picture and one layer";
-  for (const Picture& picture : chain.pictures)
-    if (!is_fine(picture)) return "pictures: expected 8 or a multiple of 16 channels, and positive sizes that fit";
-  int64_t images = chain.pictures[0].images;  // of the segment
-  for (size_t i = 0; i < chain.layers.size(); ++i) {
-    const ChainLayer& layer = chain.layers[i];
-    const std::string where = "layer " + std::to_string(i) + ": ";
-    if (!known(layer.input) || !known(layer.output) || (layer.residual != -1 && !known(layer.residual)))
-      return where + "no such picture";
-    const Picture &from = chain.pictures[static_cast<size_t>(layer.input)],
-                  &to = chain.pictures[static_cast<size_t>(layer.output)];
-    const Geometry geometry = {from.channels, to.channels, layer.kernel, layer.stride};
-    if (const std::string fault = fault_of(geometry); !fault.empty()) return where + fault;
-    if (layer.input == layer.output || layer.input == layer.residual)
-      return where + "expected another picture for the input than for output and residual";
-    if (to.height != (from.height - 1) / layer.stride + 1 || to.width != (from.width - 1) / layer.stride + 1)
-      return where + "the sizes of its pictures do not match";
-    if (layer.residual != -1 && !same_geometry(chain.pictures[static_cast<size_t>(layer.residual)], to))
-      return where + "expected a residual of the output's shape";
-    if (from.images < images || from.images % images != 0 || to.images % from.images != 0)
-      return where + "expected no fewer images side by side than before, and a multiple";
-    if (i == 0 && from.images != images) return where + "expected as many images side by side as are filled in";
-    images = from.images;
-    if (layer.weights < 0 || layer.weights > chain.weight_count ||
-        weight_count(geometry) > chain.weight_count - layer.weights)
-      return where + "not enough weights";
-    if (layer.biases < 0 || layer.biases > chain.bias_count || to.channels > chain.bias_count - layer.biases)
-      return where + "not enough biases";
-  }
-  // A layer writes as many images side by side as its own segment has, or as the next one.
-  for (size_t i = 0; i < chain.layers.size(); ++i) {
-    const auto images_into = [&](size_t layer) {
-      return chain.pictures[static_cast<size_t>(chain.layers[layer].input)].images;
-    };
-    size_t next = i;
-    while (next + 1 < chain.layers.size() && images_into(next) == images_into(i)) ++next;
-    const int64_t written = chain.pictures[static_cast<size_t>(chain.layers[i].output)].images;
-    if (written != images_into(i) && written != images_into(next))
-      return "layer " + std::to_string(i) + ": expected as many images side by side as in the next layers";
-  }
-  if (!known(chain.averaged) || chain.pictures[static_cast<size_t>(chain.averaged)].images != images)
-    return "averaged: expected a picture with as many images as the last layer's";
-  return "";
-}
+std::string fault_of(const Chain& chain) { return fault_of(chain, chain.weight_count, chain.bias_count, weight_count); }
 
 }  // namespace prunefuse::cpu
 
@@ -204,15 +111,6 @@ std::string fault_of(const Chain& chain) {
 
 namespace prunefuse::cpu {
 namespace {
-
-int64_t first_pixel(const Picture& picture, int64_t image, int64_t row) {
-  return (row + 1) * pitch_of(picture) + alignment_of(picture.channels) + image * distance_of(picture);
-}
-
-// Sums of 16 rows: where their input begins, where they go, and how many of them count.
-struct RowTile {
-  int64_t from, to, rows;
-};
 
 // Two neighbouring tiles of sums, or one.
 struct Pair {
@@ -241,12 +139,10 @@ struct PlannedLayer {
 
   int64_t input, output, residual;
   Convolution work;
-  std::vector<RowTile> tiles;
+  RowTiles rows;
   std::vector<Pair> pairs;
   std::vector<int64_t> steps;
   std::vector<ValuePair> value_pairs;
-  std::vector<int64_t> borders;  // where zeros of the output picture are overwritten and must be zero again
-  int64_t border_size;
   int64_t slot_distance;  // from image to image, if the output picture has more of them side by side
 };
 
@@ -255,30 +151,6 @@ struct Segment {
   int64_t images;
   std::vector<PlannedLayer> layers;
 };
-
-// Rows of sums either follow each other through the whole picture, borders included, or begin anew in each row of each
-// image, whichever takes fewer tiles.
-std::vector<RowTile> tiles_of(const Picture& from, const Picture& to, int64_t stride, int64_t pixels, bool* crosses) {
-  const int64_t in_row = round_up(to.width, pixels) / pixels, tiles_in_row = round_up(in_row, kRows) / kRows;
-  const int64_t first = first_pixel(to, 0, 0), last = first_pixel(to, to.images - 1, to.height - 1) + to.width;
-  const int64_t through = round_up(last - first, pixels) / pixels;
-  const bool can_cross = stride == 1 && from.images == to.images && distance_of(from) == distance_of(to);
-  *crosses = can_cross && round_up(through, kRows) / kRows < tiles_in_row * to.height * to.images;
-  std::vector<RowTile> tiles;
-  const auto add_line = [&](int64_t read, int64_t write, int64_t rows) {
-    for (int64_t row = 0; row < rows; row += kRows)
-      tiles.push_back({(read + row * pixels * stride) * from.channels, (write + row * pixels) * to.channels,
-                       std::min(kRows, rows - row)});
-  };
-  if (*crosses) {
-    add_line(first_pixel(from, 0, 0), first, through);
-  } else {
-    for (int64_t row = 0; row < to.height; ++row)
-      for (int64_t image = 0; image < from.images; ++image)
-        add_line(first_pixel(from, image, row * stride), first_pixel(to, image, row), in_row);
-  }
-  return tiles;
-}
 
 bool is_zero(const uint16_t* weights) {  // of a pair of values
   const auto is_any = [](uint16_t weight) { return (weight & 0x7fff) != 0; };
@@ -317,8 +189,7 @@ PlannedLayer plan(const Chain& chain, const ChainLayer& layer) {
   planned.input = layer.input;
   planned.output = layer.output;
   planned.residual = layer.residual;
-  bool crosses;
-  planned.tiles = tiles_of(from, to, layer.stride, pixels, &crosses);
+  planned.rows = tiles_of(from, to, layer.stride, pixels);
   const std::vector<StepsOfPair> pairs = steps_of(geometry);
   const uint16_t* weights = chain.weights + layer.weights;
   for (const StepsOfPair& pair : pairs) {
@@ -346,14 +217,9 @@ PlannedLayer plan(const Chain& chain, const ChainLayer& layer) {
     steps += pair.first + pair.both + pair.second;
   }
   if (bfloat16_units() == Bfloat16Units::vector) add_value_pairs(planned);
-  if (crosses || to.width % pixels != 0)
-    for (int64_t row = 0; row < to.height; ++row)
-      for (int64_t image = 0; image < to.images; ++image)
-        planned.borders.push_back((first_pixel(to, image, row) + to.width) * to.channels);
-  planned.border_size = (distance_of(to) - to.width) * to.channels;
   planned.slot_distance = to.images == from.images ? 0 : distance_of(to) * to.channels;
-  planned.work = {planned.tiles.data(),
-                  static_cast<int64_t>(planned.tiles.size()),
+  planned.work = {planned.rows.tiles.data(),
+                  static_cast<int64_t>(planned.rows.tiles.size()),
                   planned.pairs.data(),
                   static_cast<int64_t>(planned.pairs.size()),
                   pixels * layer.stride * from.channels,
@@ -371,29 +237,6 @@ std::vector<Segment> plan(const Chain& chain) {
   }
   return segments;
 }
-
-// The pictures of one thread.
-class Memory {
- public:
-  explicit Memory(const std::vector<Picture>& pictures) {
-    int64_t size = 0;
-    for (const Picture& picture : pictures) {
-      starts_.push_back(size);
-      size += (size_of(picture) + kValues - 1) / kValues * kValues;
-    }
-    values_.reset(static_cast<uint16_t*>(std::aligned_alloc(64, static_cast<size_t>(size) * 2)));
-    if (!values_) throw std::bad_alloc();
-    std::memset(values_.get(), 0, static_cast<size_t>(size) * 2);
-  }
-  uint16_t* picture(int64_t index) const { return values_.get() + starts_[static_cast<size_t>(index)]; }
-
- private:
-  struct Free {
-    void operator()(uint16_t* values) const { std::free(values); }
-  };
-  std::vector<int64_t> starts_;
-  std::unique_ptr<uint16_t, Free> values_;
-};
 
 }  // namespace
 
@@ -632,7 +475,7 @@ struct Job {
 
 // Layers of one segment for the images from `first` on, after all segments before it; into the slots from `slot` on of
 // pictures with more images side by side.
-void run_segment(const Job& job, const Memory& memory, size_t index, int64_t first, int64_t slot) {
+void run_segment(const Job& job, const Memory<uint16_t>& memory, size_t index, int64_t first, int64_t slot) {
   const Segment& segment = (*job.segments)[index];
   if (index == 0) {
     const Picture& picture = job.chain->pictures[0];
@@ -654,12 +497,13 @@ void run_segment(const Job& job, const Memory& memory, size_t index, int64_t fir
                               ? (matrix ? chain_units::convolve<false> : chain_units::convolve_by_vectors<false>)
                               : (matrix ? chain_units::convolve<true> : chain_units::convolve_by_vectors<true>);
     convolve(layer.work, input, output + offset, residual);
-    for (int64_t border : layer.borders) std::memset(output + border, 0, static_cast<size_t>(layer.border_size) * 2);
+    for (int64_t border : layer.rows.borders)
+      std::memset(output + border, 0, static_cast<size_t>(layer.rows.border_size) * 2);
   }
 }
 
 void run(const Job& job, int64_t begin, int64_t end) {
-  const Memory memory(job.chain->pictures);
+  const Memory<uint16_t> memory(job.chain->pictures);
   const bool matrix = bfloat16_units() == Bfloat16Units::matrix;
   if (matrix) chain_units::configure();
   const Picture& averaged = job.chain->pictures[static_cast<size_t>(job.chain->averaged)];

@@ -21,6 +21,7 @@ struct Choice {
   const Filter* single = baseline_filter();
   const Filter* bfloat16 = nullptr;
   Bfloat16Units units = Bfloat16Units::none;
+  bool bytes = false;
 
   Choice() {
     const std::string isa = wanted();
@@ -38,10 +39,13 @@ struct Choice {
       single = avx512_filter();
     }
     if (isa == "avx512") return;
+    bytes = avx512_multiplies_bytes();
     if (avx512_multiplies_bfloat16()) units = Bfloat16Units::vector;
     if (isa == "avx512_bf16") return;
     bfloat16 = amx_filter();
-    if (bfloat16 != nullptr && units == Bfloat16Units::vector) units = Bfloat16Units::matrix;
+    if (bfloat16 == nullptr) return;
+    bytes = false;
+    if (units == Bfloat16Units::vector) units = Bfloat16Units::matrix;
   }
 };
 
@@ -56,5 +60,6 @@ const Kernels& kernels() { return *choice().kernels; }
 const Filter& single_filter() { return *choice().single; }
 const Filter* bfloat16_filter() { return choice().bfloat16; }
 Bfloat16Units bfloat16_units() { return choice().units; }
+bool multiplies_bytes() { return choice().bytes; }
 
 }  // namespace prunefuse::cpu

@@ -96,6 +96,9 @@ const Filter* bfloat16_filter();  // products on bfloat16 matrix units; null whe
 enum class Bfloat16Units { none, vector, matrix };
 Bfloat16Units bfloat16_units();
 
+// Whether vectors multiply bytes (AVX512-VNNI) and no matrix units multiply bfloat16 numbers, which are faster still.
+bool multiplies_bytes();
+
 // nullptr where the processor or the compiler lacks them
 const Kernels* baseline_kernels();
 const Kernels* avx2_kernels();
@@ -106,5 +109,6 @@ const Filter* avx512_filter();
 const Filter* amx_filter();
 
 bool avx512_multiplies_bfloat16();  // whether there are vector products (AVX512-BF16)
+bool avx512_multiplies_bytes();     // whether there are vector products (AVX512-VNNI)
 
 }  // namespace prunefuse::cpu

@@ -145,6 +145,11 @@ class Acquisition:
     takes_shards: bool = False
 
     @property
+    def looks_again(self) -> bool:
+        """Whether scores near the k-th highest are computed again in full precision, if they can be."""
+        return self.score is not None and not self.relative and not self.randomised
+
+    @property
     def options(self) -> dict[str, Any]:
         """What a user may vary, with the defaults."""
         return {name: parameter.default for name, parameter in self._parameters().items()}
@@ -210,7 +215,7 @@ class Acquisition:
                 f"acquisition {self.name!r}: expected one score per sample, float [{len(opinions)}], "
                 f"got {_describe(scores)}"
             )
-        if opinions.refine is not None and not self.relative and not self.randomised:
+        if opinions.refine is not None and self.looks_again:
             score, refine = self.score, opinions.refine
             scores = refine_near_threshold(scores, k, lambda positions: score(refine(positions), **options))
         return top_k_by_lot(scores, k, opinions.generator)

@@ -143,7 +143,7 @@ def forecast_part(name: str | None, suite: Suite, progress: Callable[[str], None
     spec = suite.task
     # Costs do not depend on augmentation and normalisation.
     normalisation = SymbolInputs() if sizes.is_text else Normalisation((0.0,), (1.0,))
-    training = task_training(suite, device, Augmentation(), normalisation)
+    training = task_training(suite, device, Augmentation(), normalisation, sizes.train)
     for recipe in recipes:
         check_training(recipe, training_of(recipe, training), min(counts))
     corruptions = check_corruptions(

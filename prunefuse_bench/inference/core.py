@@ -10,6 +10,7 @@ How a network is described to the operator is said in ``csrc/cpu/chain.h``.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +20,16 @@ from torch import Tensor, fx, nn
 from prunefuse_bench.inference.rewriting import NotAChain, is_addition, is_relu
 from prunefuse_bench.ops.chain import has_chains, pack_weight, run_chain
 
-__all__ = ["CoreChain", "compile_chain"]
+__all__ = [
+    "CoreChain",
+    "Layer",
+    "compile_chain",
+    "find_chain",
+    "pad_layer",
+    "padded_channels",
+    "place_tensors",
+    "smallest_channels",
+]
 
 
 @dataclass(frozen=True)
@@ -67,32 +77,26 @@ def compile_chain(chain: fx.GraphModule) -> CoreChain:
     """
     if not has_chains():
         raise NotAChain("neither AMX nor AVX512-BF16")
-    pooled, classifier = _end(chain)
-    layers = _layers(chain)
-    known = {layer.source for layer in layers[:1]} | {layer.result for layer in layers}
-    if not layers or layers[0].source.op != "placeholder" or pooled not in known:
-        raise NotAChain("it is not made of convolutions from end to end")
-    for layer in layers:
-        if layer.source not in known or (layer.residual is not None and layer.residual not in known):
-            raise NotAChain("it has something between its convolutions")
+    layers, pooled, classifier = find_chain(chain)
     layers.sort(key=lambda layer: _images(layer.source))  # stable: what is needed first stays first
-    smallest = _smallest_channels(layers)
-    pictures, places = _places(layers, pooled, smallest)
+    smallest = smallest_channels(layers)
+    pictures, places = place_tensors(layers, pooled, smallest, _images)
     program: list[list[int]] = []
     weights: list[Tensor] = []
     biases: list[Tensor] = []
     weight_count = bias_count = 0
     for layer in layers:
         convolution = layer.convolution
-        channels_in = _padded(convolution.in_channels, smallest)
-        channels_out = _padded(convolution.out_channels, smallest)
+        channels_in = padded_channels(convolution.in_channels, smallest)
+        channels_out = padded_channels(convolution.out_channels, smallest)
         kernel, stride = int(convolution.kernel_size[0]), int(convolution.stride[0])
         residual = -1 if layer.residual is None else places[layer.residual]
         program.append(
             [places[layer.source], places[layer.result], residual, kernel, stride, layer.relu, weight_count, bias_count]
         )
-        weights.append(_pack(layer, channels_in, channels_out))
-        biases.append(_bias(layer, channels_out))
+        weight, bias = pad_layer(layer, channels_in, channels_out)
+        weights.append(pack_weight(weight.bfloat16(), stride))
+        biases.append(bias)
         weight_count += weights[-1].numel()
         bias_count += biases[-1].numel()
     return CoreChain(
@@ -100,7 +104,24 @@ def compile_chain(chain: fx.GraphModule) -> CoreChain:
     )
 
 
-def _end(chain: fx.GraphModule) -> tuple[fx.Node, nn.Linear]:
+def find_chain(chain: fx.GraphModule) -> tuple[list[Layer], fx.Node, nn.Linear]:
+    """The convolutions in the order of their results, what is averaged over its pixels, and the classifier behind.
+
+    Raises:
+        NotAChain: there is something else between the images and the classifier.
+    """
+    pooled, classifier = _find_end(chain)
+    layers = _find_layers(chain)
+    known = {layer.source for layer in layers[:1]} | {layer.result for layer in layers}
+    if not layers or layers[0].source.op != "placeholder" or pooled not in known:
+        raise NotAChain("it is not made of convolutions from end to end")
+    for layer in layers:
+        if layer.source not in known or (layer.residual is not None and layer.residual not in known):
+            raise NotAChain("it has something between its convolutions")
+    return layers, pooled, classifier
+
+
+def _find_end(chain: fx.GraphModule) -> tuple[fx.Node, nn.Linear]:
     """What is averaged over its pixels, and the classifier of these averages."""
     output = next(node for node in chain.graph.nodes if node.op == "output")
     end = output.args[0][0]
@@ -115,7 +136,7 @@ def _end(chain: fx.GraphModule) -> tuple[fx.Node, nn.Linear]:
     return pool.args[0], classifier  # type: ignore[return-value]
 
 
-def _layers(chain: fx.GraphModule) -> list[Layer]:
+def _find_layers(chain: fx.GraphModule) -> list[Layer]:
     """The convolutions with what they take in, in the order in which their results are there."""
     found: dict[fx.Node, Layer] = {}
     taken: set[fx.Node] = set()
@@ -148,25 +169,31 @@ def _check_convolution(convolution: nn.Conv2d) -> None:
         raise NotAChain(f"it has a {convolution}")
 
 
-def _places(
-    layers: list[Layer], pooled: fx.Node, smallest: int
+def place_tensors(
+    layers: list[Layer], pooled: fx.Node, smallest: int, images: Callable[[fx.Node], int]
 ) -> tuple[list[tuple[int, int, int, int]], dict[fx.Node, int]]:
     """Few pictures of [channels, height, width, images side by side], and in which of them each tensor is.
 
     A picture is free for another tensor of its shape when nobody will look at its tensor again; a residual's picture
-    takes the sum itself.
+    takes the sum itself, and that of the images takes nothing else.
     """
     first = layers[0].source
+
+    def picture(node: fx.Node) -> tuple[int, int, int, int]:
+        _, channels, height, width = node.meta["tensor_meta"].shape
+        return padded_channels(channels, smallest), height, width, images(node)
+
     looks = Counter(node for layer in layers for node in (layer.source, layer.residual) if node is not None)
     looks[pooled] += 1
-    pictures = [_picture(first, smallest)]
+    looks[first] += 1
+    pictures = [picture(first)]
     places, free = {first: 0}, set[int]()
     for layer in layers:
         if layer.residual is not None:
             looks[layer.residual] -= 1
             if looks[layer.residual] == 0:
                 free.add(places[layer.residual])
-        shape = _picture(layer.result, smallest)
+        shape = picture(layer.result)
         place = next((place for place in sorted(free) if pictures[place] == shape), None)
         if place is None:
             place = len(pictures)
@@ -179,36 +206,30 @@ def _places(
     return pictures, places
 
 
-def _picture(node: fx.Node, smallest: int) -> tuple[int, int, int, int]:
-    _, channels, height, width = node.meta["tensor_meta"].shape
-    return _padded(channels, smallest), height, width, _images(node)
-
-
 def _images(node: fx.Node) -> int:
     """Images side by side: more where they are so narrow that tiles of 16 pixels would be left half empty."""
     return 1 if node.meta["tensor_meta"].shape[3] >= 16 else 4
 
 
-def _smallest_channels(layers: list[Layer]) -> int:
+def smallest_channels(layers: list[Layer]) -> int:
     """8 output channels can be computed of 8 input channels only."""
     return 16 if any(layer.convolution.out_channels <= 8 < layer.convolution.in_channels for layer in layers) else 8
 
 
-def _padded(channels: int, smallest: int) -> int:
+def padded_channels(channels: int, smallest: int) -> int:
+    """As many as a picture has for them."""
     return smallest if channels <= smallest else -(-channels // 16) * 16
 
 
-def _pack(layer: Layer, channels_in: int, channels_out: int) -> Tensor:
-    weight = layer.convolution.weight.detach().bfloat16()
-    more = (0, 0, 0, 0, 0, channels_in - weight.shape[1], 0, channels_out - weight.shape[0])
-    return pack_weight(F.pad(weight, more), int(layer.convolution.stride[0]))
-
-
-def _bias(layer: Layer, channels_out: int) -> Tensor:
+def pad_layer(layer: Layer, channels_in: int, channels_out: int) -> tuple[Tensor, Tensor]:
+    """Weight float32 [O, I, K, K] and bias float32 [O] with zeros for the channels that are missing."""
+    convolution = layer.convolution
+    weight = convolution.weight.detach()
+    more = (channels_in - weight.shape[1], channels_out - weight.shape[0])
     bias = torch.zeros(channels_out)
-    if layer.convolution.bias is not None:
-        bias[: layer.convolution.out_channels] = layer.convolution.bias.detach()
-    return bias
+    if convolution.bias is not None:
+        bias[: convolution.out_channels] = convolution.bias.detach()
+    return F.pad(weight, (0, 0, 0, 0, 0, more[0], 0, more[1])), bias
 
 
 def _layer(chain: fx.GraphModule, node: fx.Node) -> nn.Module | None:

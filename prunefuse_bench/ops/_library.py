@@ -98,6 +98,14 @@ def _run_chain(
     return images.new_empty(images.shape[0], width, dtype=torch.float32)
 
 
+@fake("prunefuse_bench::run_quantised_chain")
+def _run_quantised_chain(
+    images: Tensor, around: Tensor, pictures: Tensor, layers: Tensor, averaged: int, weights: Tensor, factors: Tensor
+) -> Tensor:
+    width = torch.library.get_ctx().new_dynamic_size()  # it stands in the pictures
+    return images.new_empty(images.shape[0], width, dtype=torch.float32)
+
+
 @fake("prunefuse_bench::batch_norm")
 def _batch_norm(
     x: Tensor,

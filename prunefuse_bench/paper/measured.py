@@ -248,6 +248,8 @@ def _training(experiment: Experiment, training: Mapping[str, Any]) -> Iterator[s
         yield f"at least {schedule['min_steps']} optimisation steps for small labeled sets"
     if training["precision"] != "fp32":
         yield f"precision {training['precision']}; the paper states none"
+    if training.get("screening"):
+        yield "pools looked at in 8 bits first, in fp32 again near the threshold"
     if not experiment.dataset.startswith("CIFAR"):
         yield "other settings of the training are not compared"
         return

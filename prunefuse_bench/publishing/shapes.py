@@ -188,6 +188,7 @@ class TrainingShape(_Open):
     augmentation: AugmentationShape
     precision: Name
     stopping: StoppingShape | None = None
+    screening: bool = False
 
 
 class CorruptionsShape(_Shape):

@@ -24,7 +24,7 @@ from prunefuse_bench.randomness import generator
 from prunefuse_bench.recipe.parts import part_decorator
 from prunefuse_bench.recipe.trained import Trained
 from prunefuse_bench.registry import Registry
-from prunefuse_bench.training import TrainingRecipe, predict, predict_prepared
+from prunefuse_bench.training import TrainingRecipe, predict, predict_prepared, predict_roughly
 
 __all__ = ["COMMITTEES", "Committee", "MCDropout", "OnePass", "Question", "Snapshots", "committee"]
 
@@ -45,6 +45,7 @@ class Question:
         training: how images are prepared.
         generator: for acquisitions that draw.
         seed: determines any draw of the committee.
+        looked_again: whether scores near the threshold will be computed again (:attr:`Opinions.refine`).
         in_shards: whether each of several processes may keep the features of its own samples, and say nothing else.
         progress: told of (samples done, samples in all).
     """
@@ -56,6 +57,7 @@ class Question:
     training: TrainingRecipe
     generator: torch.Generator
     seed: int
+    looked_again: bool = False
     in_shards: bool = False
     progress: Callable[[int, int], None] = field(default=_no_progress, repr=False)
 
@@ -134,6 +136,11 @@ class OnePass(Committee):
         """Logits [N, C], and features if they are asked for."""
         model = selector.network.model
         with_features = Needs.FEATURES in question.needs
+        if self._may_screen(question):
+            logits = predict_roughly(model, question.images, question.training, progress=question.progress)
+            return dataclasses.replace(
+                question.answer(logits=logits), refine=self._in_full_precision(selector, question)
+            )
         logits, features = predict(
             model,
             question.images,
@@ -153,6 +160,11 @@ class OnePass(Committee):
         if question.training.precision == "fp32" or self.augmented:
             return opinions
         return dataclasses.replace(opinions, refine=self._in_full_precision(selector, question))
+
+    def _may_screen(self, question: Question) -> bool:
+        """Whether logits that are a few percent off will do, for they are computed again where it matters."""
+        alone = not self.augmented and not question.in_shards and Needs.FEATURES not in question.needs
+        return alone and question.looked_again and question.training.screening
 
     def _in_full_precision(self, selector: Trained, question: Question) -> Callable[[Tensor], Opinions]:
         training = dataclasses.replace(question.training, precision="fp32")

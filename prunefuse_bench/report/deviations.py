@@ -129,6 +129,11 @@ def _training(training: Settings, paper: PaperTraining) -> Iterator[str]:
         yield f"Augmentation: crop padding {crop}, flip {'on' if flip else 'off'} instead of 4 and on."
     if training["precision"] != "fp32":
         yield f"Precision: {training['precision']} autocast, also for scoring; the paper states none."
+    if training.get("screening"):
+        yield (
+            "Screening: where scores alone decide, pools were looked at in 8 bits first, and in fp32 again near the "
+            "threshold."
+        )
 
 
 def _stopping(training: Settings) -> str:

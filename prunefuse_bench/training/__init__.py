@@ -9,7 +9,14 @@ from prunefuse_bench.training.observer import (
     SnapshotRecorder,
     TrainingObserver,
 )
-from prunefuse_bench.training.prediction import Evaluation, evaluate, predict, predict_prepared
+from prunefuse_bench.training.prediction import (
+    Evaluation,
+    evaluate,
+    predict,
+    predict_prepared,
+    predict_roughly,
+    predict_screened,
+)
 from prunefuse_bench.training.remaking import Remade, Remaking
 from prunefuse_bench.training.schedule import CosineSchedule, Schedule, StepSchedule
 from prunefuse_bench.training.stopping import EarlyStopping, StopReason
@@ -40,5 +47,7 @@ __all__ = [
     "fit",
     "predict",
     "predict_prepared",
+    "predict_roughly",
+    "predict_screened",
     "resolve_precision",
 ]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from prunefuse_bench.data.stored import Images
 from prunefuse_bench.distributed import current
-from prunefuse_bench.inference import Prepared, prepare
+from prunefuse_bench.inference import Prepared, Screen, prepare, prepare_screen
 from prunefuse_bench.inference.precision import autocast
 
 if TYPE_CHECKING:
     from prunefuse_bench.training.trainer import TrainingRecipe  # which judges what it trains
 
-__all__ = ["Evaluation", "evaluate", "predict", "predict_prepared"]
+__all__ = ["Evaluation", "evaluate", "predict", "predict_prepared", "predict_roughly", "predict_screened"]
 
 EVALUATION_BATCH = 500
 EXAMPLES = 2
@@ -122,3 +122,39 @@ def predict_prepared(
     if own is None:  # more processes than batches
         return torch.empty(0, 0, device=images.device), None
     return own, own_features
+
+
+@torch.no_grad()
+def predict_roughly(
+    network: nn.Module,
+    images: Images,
+    training: TrainingRecipe,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Logits float32 [N, classes] of uint8 [N, C, H, W] that may be a few percent off, for a first look at a pool.
+
+    In 8 bits, if ``training`` allows it and it can be done (see :func:`prunefuse_bench.inference.prepare_screen`);
+    otherwise as :func:`predict`, to which everything else is alike.
+    """
+    if training.screening and isinstance(images, Tensor):
+        screen = prepare_screen(network, images, training.normalisation.mean, training.normalisation.std)
+        if screen is not None:
+            return predict_screened(screen, images, progress=progress)
+    return predict(network, images, training, features=False, progress=progress)[0]
+
+
+def predict_screened(
+    screen: Screen, images: Tensor, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Tensor:
+    """As :func:`predict_roughly`, for a network that is prepared already."""
+    logits: list[Tensor] = []
+    world, starts = current(), range(0, len(images), screen.batch_size)
+    for start in starts[world.part(len(starts))]:
+        logits.append(screen(images[start : start + screen.batch_size]))
+        progress(min(world.size * len(logits) * screen.batch_size, len(images)), len(images))
+    own = torch.cat(logits) if logits else None
+    if world.size > 1:
+        own = world.gather(own, images.device)
+    assert own is not None
+    return own

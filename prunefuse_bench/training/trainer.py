@@ -56,6 +56,8 @@ class TrainingRecipe:
         precision: number format of the forward and backward pass.
         optimizer: stochastic gradient descent, or Adam with torch's own betas.
         stopping: when to stop before the schedule ends; None for never.
+        screening: whether a large pool may be looked at in 8 bits first; who is near the threshold is looked at again
+            in full precision.
     """
 
     schedule: Schedule
@@ -68,12 +70,15 @@ class TrainingRecipe:
     nesterov: bool = False
     optimizer: OptimizerName = "sgd"
     stopping: EarlyStopping | None = None
+    screening: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """As plain data; early stopping is there only if it is asked for, so that runs without it keep their names."""
+        """As plain data; stopping and screening are there only if asked for, so that other runs keep their names."""
         settings = dataclasses.asdict(self)
         if self.stopping is None:
             del settings["stopping"]
+        if not self.screening:
+            del settings["screening"]
         return settings
 
 
