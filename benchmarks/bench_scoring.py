@@ -11,6 +11,7 @@ time is always that of the pool that it was measured on, never scaled from a sma
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -29,10 +30,21 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from prunefuse_bench import ops
+from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.data import Augmentation, DatasetRequest, Normalisation, load_dataset
+from prunefuse_bench.inference import SCREENED_FROM, can_screen, prepare
 from prunefuse_bench.models import build_model
 from prunefuse_bench.randomness import generator
-from prunefuse_bench.training import Precision, StepSchedule, TrainingRecipe, fit, predict, resolve_precision
+from prunefuse_bench.training import (
+    Precision,
+    StepSchedule,
+    TrainingRecipe,
+    fit,
+    predict,
+    predict_prepared,
+    predict_roughly,
+    resolve_precision,
+)
 
 POOL = int(os.environ.get("PRUNEFUSE_BENCH_POOL", "50000"))
 CHOSEN = min(1_000, POOL // 2)
@@ -68,7 +80,7 @@ def pool() -> LabeledImages:
     return LabeledImages(f"synthetic images (for real ones set {CIFAR10_JPEG})", images, labels)
 
 
-def training_recipe(images: Tensor, precision: Precision) -> TrainingRecipe:
+def training_recipe(images: Tensor, precision: Precision, *, screening: bool = False) -> TrainingRecipe:
     return TrainingRecipe(
         schedule=StepSchedule(EPOCHS, ((0.3, 0.01), (2.0, 0.1), (0.7, 0.01))),
         batch_size=128,
@@ -77,6 +89,7 @@ def training_recipe(images: Tensor, precision: Precision) -> TrainingRecipe:
         augmentation=Augmentation(),
         normalisation=Normalisation.of(images),
         precision=precision,
+        screening=screening,
     )
 
 
@@ -119,8 +132,17 @@ def published_way(network: nn.Module, dataset: ImagesInMemory, workers: int, bat
 
 def our_way(network: nn.Module, images: Tensor, training: TrainingRecipe) -> Tensor:
     """Positions of the chosen, the highest entropy first, int64 [k]."""
-    logits, _ = predict(network, images, training, features=False)
-    return ops.top_k(ops.score(logits, "entropy"), CHOSEN)
+    if not training.screening:
+        logits, _ = predict(network, images, training, features=False)
+        return ops.top_k(ops.score(logits, "entropy"), CHOSEN)
+    fine = dataclasses.replace(training, precision="fp32")
+    ready = prepare(network, training.normalisation.apply(images[:1]), "fp32")
+
+    def look_again(positions: Tensor) -> Tensor:
+        return ops.score(predict_prepared(ready, images[positions], fine)[0], "entropy")
+
+    rough = ops.score(predict_roughly(network, images, training), "entropy")
+    return ops.top_k(refine_near_threshold(rough, min(CHOSEN, len(images)), look_again), CHOSEN)
 
 
 def published_contender(network: nn.Module, pool: LabeledImages, workers: int) -> Callable[[int], Tensor]:
@@ -138,9 +160,11 @@ def published_contender(network: nn.Module, pool: LabeledImages, workers: int) -
     return lambda count: published_way(plain, dataset if count == POOL else start, workers, 128)
 
 
-def our_contender(network: nn.Module, pool: LabeledImages, precision: Precision) -> Callable[[int], Tensor]:
+def our_contender(
+    network: nn.Module, pool: LabeledImages, precision: Precision, *, screening: bool
+) -> Callable[[int], Tensor]:
     """Chooses from the first so many images."""
-    training = training_recipe(pool.images, precision)
+    training = training_recipe(pool.images, precision, screening=screening)
     return lambda count: our_way(network, pool.images[:count], training)
 
 
@@ -152,6 +176,8 @@ CONTENDERS = {
     "workers-0": "the same without workers (SVP's default)",
     **{precision: f"predict, ops.score, ops.top_k, {precision}" for precision in sorted({"fp32", AUTO}, reverse=True)},
 }
+if can_screen(torch.device("cpu")) and POOL >= SCREENED_FROM:
+    CONTENDERS["8-bits"] = "predict_roughly (8 bits), ops.score, refine_near_threshold (fp32), ops.top_k"
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
@@ -164,7 +190,8 @@ def bench_choosing(
     if published:
         choose = published_contender(network, pool, int(contender.removeprefix("workers-")))
     else:
-        choose = our_contender(network, pool, "bf16" if contender == "bf16" else "fp32")
+        precision: Precision = "fp32" if contender == "fp32" else AUTO
+        choose = our_contender(network, pool, precision, screening=contender == "8-bits")
     benchmark.group = f"choosing {CHOSEN:,} of {POOL:,} images by the entropy of a {name}"
     choose(min(1_000, POOL))
     chosen = benchmark.pedantic(functools.partial(choose, POOL), rounds=1 if published else 5)

@@ -35,8 +35,8 @@ from prunefuse_bench.profiling.figures import write_figures
 from prunefuse_bench.profiling.networks import subjects
 from prunefuse_bench.profiling.operators import profile_operators
 from prunefuse_bench.profiling.paths import plain_copy, plain_logits
-from prunefuse_bench.profiling.report import realised_table, scoring_table
-from prunefuse_bench.profiling.throughput import Preparation, Throughput, Way
+from prunefuse_bench.profiling.report import realised_table, scoring_table, screening_table
+from prunefuse_bench.profiling.throughput import Preparation, Screening, Throughput, Way
 from prunefuse_bench.profiling.traffic import count_traffic
 from prunefuse_bench.records import describe_environment
 from prunefuse_bench.training import StepSchedule, TrainingRecipe
@@ -274,12 +274,13 @@ def profile() -> Profile:
         "training": (100.0, 200.0, 50.0),
         "plain scoring": (500.0, 500.0, 500.0),
         "scoring": (1_000.0, 1_000.0, 2_000.0),
+        "screening": (2_000.0, 2_200.0, 4_000.0),
     }
-    factors: dict[Way, float] = {"training": 2.0, "plain scoring": 1.0, "scoring": 3.0}
+    factors: dict[Way, float] = {"training": 2.0, "plain scoring": 1.0, "scoring": 3.0, "screening": 2.5}
     throughputs = []
     for network in networks:
         for way, values in rates.items():
-            sizes = (64,) if way == "scoring" else (16, 32)
+            sizes = (64,) if way in ("scoring", "screening") else (16, 32)
             for size in sizes:
                 factor = factors[way] if network is networks[1] else 1.0
                 faster = 1.1 if (way, size) == ("plain scoring", 32) else 1.0
@@ -293,6 +294,7 @@ def profile() -> Profile:
         precision="bf16",
         subjects=networks,
         preparations=tuple(Preparation("folded", 64, 0.01) for _ in networks),
+        screenings=tuple(Screening(Preparation("8 bits", 64, 0.02), 0.012, 0.05) for _ in networks),
         throughputs=tuple(throughputs),
         ceilings=Ceilings({"fp32": 1e11, "bf16": 1e12}, {"fp32": 2048, "bf16": 4096}, 1e10, 2**28),
         operators={("resnet14", "scoring"): profile_operators(lambda: torch.ones(3) + 1, CPU)},
@@ -325,6 +327,21 @@ def test_scoring_is_compared_with_the_best_batch_of_the_plain_loop(profile: Prof
     assert dense["preparation"] == "10 ms"
 
 
+def test_a_look_in_8_bits_first_has_a_table_of_its_own(profile: Profile) -> None:
+    dense, pruned, _ = (row for _, row in screening_table(profile).iterrows())
+    assert dense["times the plain loop"] == f"{2_200 / 550:.2f}"
+    assert dense["ratio to dense"] == "1"
+    assert pruned["times the plain loop"] == f"{2.5 * 2_200 / 550:.2f}"
+    assert pruned["times the dense plain loop"] == f"{2.5 * 2_200 / 550:.2f}"
+    assert pruned["ratio to dense"] == "2.50"
+    flops = profile.dense.scoring_flops / profile.subjects[1].scoring_flops
+    assert pruned["realised"] == f"{250 / flops:.0f}%"
+    assert (pruned["error of logits"], pruned["preparation"]) == ("1.2%", "20 ms")
+    without = dataclasses.replace(profile, screenings=(None, None, None))
+    assert "In 8 bits first" in markdown(profile)
+    assert "In 8 bits first" not in markdown(without)
+
+
 def test_the_page_says_what_a_reader_must_know(profile: Profile) -> None:
     page = markdown(profile)
     for words in (
@@ -334,7 +351,8 @@ def test_the_page_says_what_a_reader_must_know(profile: Profile) -> None:
         "resnet14; resnet14, p = 0.5; resnet8: folded",
         "Matrix product in bf16: 1,000 GFLOP/s (4,096 x 4,096)",
         "Copy: 10.0 GB/s",
-        "| resnet14 | entropy | 50 | 1 | 100.0% |",
+        "| resnet14 | entropy | 50 | 1 | bf16 | 100.0% |",
+        "in 8 bits, and 5.0% of them again in float32",
         f"torch {torch.__version__.partition('+')[0]}",
     ):
         assert words in page
@@ -353,7 +371,7 @@ def test_csv_and_json_can_be_read_again(profile: Profile, tmp_path: Path) -> Non
     files = {file.name for file in write_report(profile, tmp_path)}
     assert {"profile.md", "profile.csv", "profile.json"} <= files
     table = pandas.read_csv(tmp_path / "profile.csv")
-    assert len(table) == len(profile.throughputs) == 15
+    assert len(table) == len(profile.throughputs) == 18
     pandas.testing.assert_frame_equal(table, measurements(profile), check_dtype=False)
     data = json.loads((tmp_path / "profile.json").read_text())
     assert data["throughput"][0]["images"]["per_second"] == [100, 200, 50]

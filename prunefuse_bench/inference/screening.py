@@ -19,7 +19,7 @@ from prunefuse_bench.ops.quantised import has_quantised_chains
 
 __all__ = ["SCREENED_FROM", "Screen", "can_screen", "prepare_screen"]
 
-SCREENED_FROM = 5_000
+SCREENED_FROM = 10_000
 """Images of a pool; in smaller ones those near the threshold are too large a part."""
 SAMPLE = 256
 """Images of the pool that say how large activations become."""

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from prunefuse_bench import ops
 from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.data import ImageDataset, Normalisation, subset
+from prunefuse_bench.inference import SCREENED_FROM, can_screen
 from prunefuse_bench.models import build_model
 from prunefuse_bench.ops import ScoreKind
-from prunefuse_bench.profiling.paths import package_logits, plain_copy, plain_logits
+from prunefuse_bench.profiling.paths import package_logits, plain_copy, plain_logits, rough_logits
 from prunefuse_bench.pruning import prune
 from prunefuse_bench.randomness import generator, seeded
 from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, resolve_precision
@@ -46,6 +47,8 @@ class Agreement:
         chosen: the same once the other's scores near the k-th highest are computed again in full precision, as a
             selection does it; None if they were not.
         spearman, kendall: rank correlations of the scores of the whole pool; None if one of them is constant.
+        again: share of the pool that was computed again for ``chosen``; None if none was.
+        screened: whether the other's scores are of a look in 8 bits.
     """
 
     kind: ScoreKind
@@ -55,6 +58,8 @@ class Agreement:
     chosen: float | None
     spearman: float | None
     kendall: float | None
+    again: float | None = None
+    screened: bool = False
 
 
 def top_k_overlap(
@@ -83,18 +88,25 @@ def top_k_overlap(
 def measure_agreement(
     network: nn.Module, images: Tensor, training: TrainingRecipe, *, fast: Logits = package_logits
 ) -> list[Agreement]:
-    """Every kind of score, for 2% of the pool; arguments as for :func:`top_k_overlap`."""
-    plain, other = _both(network, images, training, fast)
-    k = max(1, round(SHARE * len(images)))
-    fine = dataclasses.replace(training, precision="fp32")
+    """Every kind of score, for 2% of the pool; arguments as for :func:`top_k_overlap`.
 
-    def compare(kind: ScoreKind) -> Agreement:
+    Where ``training`` has pools looked at in 8 bits first, that is compared as well, after the others.
+    """
+    plain, other = _both(network, images, training, fast)
+    fine = dataclasses.replace(training, precision="fp32", screening=False)
+
+    def compare(kind: ScoreKind, logits: Tensor) -> Agreement:
         def rescore(positions: Tensor) -> Tensor:
             return ops.score(fast(copy.deepcopy(network), images[positions], fine), kind)
 
-        return compare_scores(kind, ops.score(plain, kind), ops.score(other, kind), k, rescore)
+        k = max(1, round(SHARE * len(images)))
+        return compare_scores(kind, ops.score(plain, kind), ops.score(logits, kind), k, rescore)
 
-    return [compare(kind) for kind in KINDS]
+    found = [compare(kind, other) for kind in KINDS]
+    if training.screening:
+        rough = rough_logits(copy.deepcopy(network), images, training)
+        found += [dataclasses.replace(compare(kind, rough), screened=True) for kind in KINDS]
+    return found
 
 
 def compare_scores(
@@ -103,9 +115,16 @@ def compare_scores(
     """Two scores, float [N], of the same images; ``rescore`` as :func:`refine_near_threshold` has it."""
     ours, theirs = (pandas.Series(scores.double().cpu().numpy()) for scores in (plain, other))
     rankable = ours.nunique() > 1 and theirs.nunique() > 1
-    chosen = None
+    chosen = again = None
     if rescore is not None:
-        chosen = overlap(ops.top_k(plain, k), ops.top_k(refine_near_threshold(other, k, rescore), k))
+        looked_at: list[int] = []
+
+        def counted(positions: Tensor) -> Tensor:
+            looked_at.append(len(positions))
+            return rescore(positions)
+
+        chosen = overlap(ops.top_k(plain, k), ops.top_k(refine_near_threshold(other, k, counted), k))
+        again = sum(looked_at) / len(plain)
     return Agreement(
         kind,
         len(plain),
@@ -114,6 +133,7 @@ def compare_scores(
         chosen,
         float(ours.corr(theirs, method="spearman")) if rankable else None,
         float(ours.corr(theirs, method="kendall")) if rankable else None,
+        again,
     )
 
 
@@ -149,6 +169,7 @@ def briefly_trained(
         augmentation=dataset.augmentation,
         normalisation=Normalisation.of(images),
         precision=resolve_precision("auto", device),
+        screening=len(images) >= SCREENED_FROM and can_screen(device),
     )
     with seeded(0, "agreement", name):
         network = build_model(name, num_classes=len(dataset.classes), in_channels=images.shape[1])

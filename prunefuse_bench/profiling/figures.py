@@ -20,8 +20,9 @@ TITLES: dict[Way, str] = {
     "training": "training",
     "plain scoring": "scoring, plain loop",
     "scoring": "scoring, prunefuse-bench",
+    "screening": "scoring, in 8 bits first",
 }
-MARKERS: dict[Way, str] = {"training": "o", "plain scoring": "s", "scoring": "D"}
+MARKERS: dict[Way, str] = {"training": "o", "plain scoring": "s", "scoring": "D", "screening": "^"}
 
 
 def write_figures(profile: Profile, out: Path) -> list[Path]:
@@ -45,6 +46,8 @@ def draw_saving(axes: Axes, profile: Profile) -> None:
     """FLOPs saved against seconds saved, one line per way; on the diagonal all of the saving is realised."""
     smaller = sorted((one for one in profile.subjects if one.role == "pruned"), key=lambda one: one.ratio)
     for way, title in TITLES.items():
+        if way == "screening" and not profile.is_screened:
+            continue
         points = [profile.realised(subject, way) for subject in smaller]
         across = [100 * point.flops_saved for point in points]
         up = [100 * point.seconds_saved for point in points]

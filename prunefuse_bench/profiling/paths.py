@@ -8,14 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from prunefuse_bench.data import Normalisation
-from prunefuse_bench.training import TrainingRecipe, predict
+from prunefuse_bench.training import TrainingRecipe, predict, predict_roughly
 
-__all__ = ["package_logits", "plain_copy", "plain_logits"]
+__all__ = ["package_logits", "plain_copy", "plain_logits", "rough_logits"]
 
 
 def package_logits(network: nn.Module, images: Tensor, training: TrainingRecipe) -> Tensor:
     """What selectors score with: float32 [N, classes] of uint8 [N, C, H, W], whatever it does inside."""
     return predict(network, images, training, features=False)[0]
+
+
+def rough_logits(network: nn.Module, images: Tensor, training: TrainingRecipe) -> Tensor:
+    """What selectors look with first, where scores alone decide; arguments and result as for package_logits."""
+    return predict_roughly(network, images, training)
 
 
 def plain_copy(network: nn.Module) -> nn.Module:

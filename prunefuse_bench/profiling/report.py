@@ -15,7 +15,7 @@ from prunefuse_bench.profiling.figures import write_figures
 from prunefuse_bench.profiling.networks import Subject
 from prunefuse_bench.profiling.session import Profile
 
-__all__ = ["markdown", "measurements", "realised_table", "write_report"]
+__all__ = ["markdown", "measurements", "realised_table", "scoring_table", "screening_table", "write_report"]
 
 TOP_OPERATORS = 6
 
@@ -57,6 +57,7 @@ def markdown(profile: Profile) -> str:
                 "Plain: float32, eager, NCHW, evaluation mode, inference_mode, images in memory, the fastest of the "
                 f"batch sizes {', '.join(map(str, profile.request.batch_sizes))}. Quartiles over rounds in brackets. "
                 "Preparation comes before, once for a pool.",
+                *_screening(profile),
                 "",
                 *(f"- {line}" for line in _how(profile)),
                 "",
@@ -79,7 +80,8 @@ def markdown(profile: Profile) -> str:
                 "",
                 f"Networks trained briefly on {profile.agreement_data}. Overlap of scores: of the k highest, "
                 "with those of the plain loop. Overlap of choices: the same for what a selection chooses; it computes "
-                "scores near the k-th highest again in float32. Rank correlations: of all scores, before that.",
+                "scores near the k-th highest again in float32, for the share of the pool that is given. Rank "
+                "correlations: of all scores, before that.",
             ]
         )
         + "\n"
@@ -139,6 +141,31 @@ def realised_table(profile: Profile) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
+def screening_table(profile: Profile) -> pandas.DataFrame:
+    """The package's scoring where scores alone decide: all in 8 bits, and a share of them again."""
+    rows = []
+    for subject, screening in zip(profile.subjects, profile.screenings, strict=True):
+        assert screening is not None
+        own, dense = profile.find(subject.name, "screening"), subject is profile.dense
+        realised = profile.realised(subject, "screening")
+        rows.append(
+            {
+                "network": _network(profile, subject),
+                "p": _ratio(subject),
+                "prunefuse-bench, images/s": with_quartiles(own.images.spread),
+                "its batch": own.batch_size,
+                "times the plain loop": f"{profile.scoring_speedup(subject, 'screening').median:.2f}",
+                "times the dense plain loop": f"{profile.speedup_over_dense(subject, 'screening').median:.2f}",
+                "FLOPs ratio": "1" if dense else f"{realised.flops_ratio:.2f}",
+                "ratio to dense": "1" if dense else f"{realised.throughput_ratio:.2f}",
+                "realised": "" if dense else percent(realised.share),
+                "error of logits": f"{100 * screening.error:.1f}%",
+                "preparation": f"{1e3 * screening.preparation.seconds:.0f} ms",
+            }
+        )
+    return pandas.DataFrame(rows)
+
+
 def scoring_table(profile: Profile) -> pandas.DataFrame:
     """The package's scoring against the plain loop."""
     rows = []
@@ -153,6 +180,7 @@ def scoring_table(profile: Profile) -> pandas.DataFrame:
                 "prunefuse-bench, images/s": with_quartiles(own.images.spread),
                 "its batch": own.batch_size,
                 "times as fast": f"{profile.scoring_speedup(subject).median:.2f}",
+                "times the dense plain loop": f"{profile.speedup_over_dense(subject).median:.2f}",
                 "preparation": f"{1e3 * preparation.seconds:.0f} ms",
             }
         )
@@ -199,8 +227,10 @@ def agreement_table(profile: Profile) -> pandas.DataFrame:
             "score": one.kind,
             "pool": f"{one.pool:,}",
             "k": f"{one.k:,}",
+            "first look": "8 bits" if one.screened else profile.precision,
             "overlap of scores": f"{100 * one.overlap:.1f}%",
             "overlap of choices": "" if one.chosen is None else f"{100 * one.chosen:.1f}%",
+            "again": "" if one.again is None else f"{100 * one.again:.1f}%",
             "Spearman": "" if one.spearman is None else f"{one.spearman:.5f}",
             "Kendall": "" if one.kendall is None else f"{one.kendall:.4f}",
         }
@@ -226,14 +256,17 @@ def as_data(profile: Profile) -> dict[str, Any]:
                 "training_flops": subject.training_flops,
                 "traffic": dataclasses.asdict(subject.traffic),
                 "preparation": dataclasses.asdict(preparation),
+                "screening": None if screening is None else dataclasses.asdict(screening),
             }
-            for subject, preparation in zip(profile.subjects, profile.preparations, strict=True)
+            for subject, preparation, screening in zip(
+                profile.subjects, profile.preparations, profile.screenings, strict=True
+            )
         ],
         "throughput": [dataclasses.asdict(one) for one in profile.throughputs],
         "realised": [
             {"network": subject.name, "way": way, **dataclasses.asdict(one), "share": one.share}
             for subject in profile.subjects[1:]
-            for way in ("training", "plain scoring", "scoring")
+            for way in ("training", "plain scoring", "scoring", *(("screening",) if profile.is_screened else ()))
             for one in [profile.realised(subject, way)]
         ],
         "ceilings": dataclasses.asdict(profile.ceilings),
@@ -308,6 +341,24 @@ def _how(profile: Profile) -> Iterator[str]:
         names.setdefault(preparation.how, []).append(subject.name)
     for how, prepared in names.items():
         yield f"{'; '.join(prepared)}: {how}"
+
+
+def _screening(profile: Profile) -> Iterator[str]:
+    """The section on looking in 8 bits first, where that was measured."""
+    if not profile.is_screened:
+        return
+    again = next(one.again for one in profile.screenings if one is not None)
+    yield from (
+        "",
+        "### In 8 bits first",
+        "",
+        table(screening_table(profile)),
+        "",
+        f"Where scores alone decide: all images in 8 bits, and {100 * again:.1f}% of them again in float32. So many "
+        "near the threshold had to be, in the pool below, with the dense network, by least confidence; what other "
+        "scores need stands there, too. Error of logits: of a sample, root mean square, as a share of their deviation; "
+        "of networks that are not trained.",
+    )
 
 
 def _ceilings(profile: Profile) -> Iterator[str]:

@@ -23,10 +23,12 @@ from prunefuse_bench.profiling.operators import OperatorTime, profile_operators
 from prunefuse_bench.profiling.realised import Realised
 from prunefuse_bench.profiling.throughput import (
     Preparation,
+    Screening,
     Throughput,
     Way,
     contenders,
     measure_preparation,
+    measure_screening,
     measure_throughput,
 )
 from prunefuse_bench.records import describe_environment
@@ -99,7 +101,7 @@ class Profile:
         request: what was asked.
         device, environment: where.
         precision: number format of training and of the package's scoring.
-        subjects: dense, pruned and smaller networks; ``preparations`` has one entry for each.
+        subjects: dense, pruned and smaller networks; ``preparations`` and ``screenings`` have one entry for each.
         throughputs: images per second of all of them, in all ways.
         ceilings: of the hardware.
         operators: per (network, way), the operator that takes longest first.
@@ -114,6 +116,7 @@ class Profile:
     precision: Precision
     subjects: tuple[Subject, ...]
     preparations: tuple[Preparation, ...]
+    screenings: tuple[Screening | None, ...]
     throughputs: tuple[Throughput, ...]
     ceilings: Ceilings
     operators: dict[tuple[str, Way], list[OperatorTime]]
@@ -137,7 +140,7 @@ class Profile:
 
     def ratio_to_dense(self, subject: Subject, way: Way) -> Spread:
         """Images per second, smaller / dense: training and the plain loop at the first batch size."""
-        batch_size = None if way == "scoring" else self.request.batch_sizes[0]
+        batch_size = None if way in ("scoring", "screening") else self.request.batch_sizes[0]
         own, dense = (self.find(one.name, way, batch_size) for one in (subject, self.dense))
         return ratios(own.images, dense.images)
 
@@ -146,9 +149,18 @@ class Profile:
         flops = [one.training_flops if way == "training" else one.scoring_flops for one in (self.dense, subject)]
         return Realised(flops[0] / flops[1], self.ratio_to_dense(subject, way).median)
 
-    def scoring_speedup(self, subject: Subject) -> Spread:
+    @property
+    def is_screened(self) -> bool:
+        """Whether a look in 8 bits was measured with all networks."""
+        return None not in self.screenings
+
+    def scoring_speedup(self, subject: Subject, way: Way = "scoring") -> Spread:
         """The package's scoring against the plain loop at the batch size that suits the plain loop best."""
-        return ratios(self.find(subject.name, "scoring").images, self.find(subject.name, "plain scoring").images)
+        return ratios(self.find(subject.name, way).images, self.find(subject.name, "plain scoring").images)
+
+    def speedup_over_dense(self, subject: Subject, way: Way = "scoring") -> Spread:
+        """The package's scoring against the plain loop with the dense network."""
+        return ratios(self.find(subject.name, way).images, self.find(self.dense.name, "plain scoring").images)
 
     def roofline(self) -> list[RooflinePoint]:
         """Every network on both ways of scoring."""
@@ -210,10 +222,19 @@ def run_profile(
     dataset = _dataset(request.data)
     make_folder(out)
     networks = subjects(request.network, request.ratios)
-    preparations = []
+    looked_at = networks[:2]
+    agreements = {}
+    pool = _in_memory(dataset)
+    for position, subject in enumerate(looked_at):
+        progress("agreement of the choices", position, len(looked_at))
+        network, training = briefly_trained(request.network, subject.ratio, dataset, device)
+        agreements[subject.name] = measure_agreement(network, pool.to(device), training)
+    again = _looked_at_again(agreements[networks[0].name])
+    preparations, screenings = [], []
     for position, subject in enumerate(networks):
         progress("preparing for scoring", position, len(networks))
         preparations.append(measure_preparation(subject, device))
+        screenings.append(None if again is None else measure_screening(subject, device, again))
     ceilings = measure_ceilings(
         device,
         seconds=request.seconds,
@@ -223,26 +244,20 @@ def run_profile(
     throughputs = measure_throughput(
         networks,
         preparations,
+        screenings,
         device,
         request.batch_sizes,
         seconds=request.seconds,
         rounds=request.rounds,
         progress=lambda done, total: progress("images per second", done, total),
     )
-    looked_at = networks[:2]
     operators, traces = _operators(
-        list(zip(looked_at, preparations, strict=False)),
+        list(zip(looked_at, preparations, screenings, strict=False)),
         device,
         request.batch_sizes[0],
         out if trace else None,
         progress,
     )
-    agreements = {}
-    pool = _in_memory(dataset)
-    for position, subject in enumerate(looked_at):
-        progress("agreement of the choices", position, len(looked_at))
-        network, training = briefly_trained(request.network, subject.ratio, dataset, device)
-        agreements[subject.name] = measure_agreement(network, pool.to(device), training)
     return Profile(
         request=request,
         device=device,
@@ -250,6 +265,7 @@ def run_profile(
         precision=resolve_precision("auto", device),
         subjects=tuple(networks),
         preparations=tuple(preparations),
+        screenings=tuple(screenings),
         throughputs=tuple(throughputs),
         ceilings=ceilings,
         operators=operators,
@@ -257,6 +273,11 @@ def run_profile(
         agreement_data=dataset.title,
         traces=traces,
     )
+
+
+def _looked_at_again(agreements: Sequence[Agreement]) -> float | None:
+    """Share of a pool when the paper's score decides; None if none was looked at in 8 bits."""
+    return next((one.again for one in agreements if one.screened and one.kind == "least_confidence"), None)
 
 
 def _in_memory(dataset: ImageDataset) -> Tensor:
@@ -277,7 +298,7 @@ def _dataset(data: str) -> ImageDataset:
 
 
 def _operators(
-    networks: Sequence[tuple[Subject, Preparation]],
+    networks: Sequence[tuple[Subject, Preparation, Screening | None]],
     device: torch.device,
     batch_size: int,
     out: Path | None,
@@ -286,8 +307,8 @@ def _operators(
     """A few batches of each network in each way under the profiler."""
     tasks = {
         key: contender
-        for subject, preparation in networks
-        for key, contender in contenders(subject, device, [batch_size], preparation.batch_size).items()
+        for subject, preparation, screening in networks
+        for key, contender in contenders(subject, device, [batch_size], preparation.batch_size, screening).items()
     }
     found, traces = {}, []
     for position, ((name, way, _), contender) in enumerate(tasks.items()):

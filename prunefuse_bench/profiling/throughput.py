@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +13,37 @@ import torch
 from torch import Tensor
 
 from prunefuse_bench.data import Augmentation, Normalisation
-from prunefuse_bench.inference import prepare
+from prunefuse_bench.inference import Screen, prepare, prepare_screen
 from prunefuse_bench.profiling.alternation import Contender, Rates, measure_in_turn
 from prunefuse_bench.profiling.networks import CLASSES, Subject
 from prunefuse_bench.profiling.paths import plain_copy, plain_logits
 from prunefuse_bench.randomness import generator
-from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, predict_prepared, resolve_precision
+from prunefuse_bench.training import (
+    StepSchedule,
+    TrainingRecipe,
+    fit,
+    predict_prepared,
+    predict_screened,
+    resolve_precision,
+)
 
-__all__ = ["Preparation", "Throughput", "Way", "contenders", "measure_preparation", "measure_throughput"]
+__all__ = [
+    "Preparation",
+    "Screening",
+    "Throughput",
+    "Way",
+    "contenders",
+    "measure_preparation",
+    "measure_screening",
+    "measure_throughput",
+]
 
-Way = Literal["training", "plain scoring", "scoring"]
-"""``training`` and ``scoring`` are what the package does; ``plain scoring`` is the loop that a user would write."""
+Way = Literal["training", "plain scoring", "scoring", "screening"]
+"""``training`` and ``scoring`` are what the package does; ``plain scoring`` is the loop that a user would write.
+
+``screening`` is what the package does instead of ``scoring`` where scores alone decide and the processor multiplies
+bytes: all images in 8 bits, and a share of them again in float32.
+"""
 
 POOL, POOL_BYTES = 50_000, 256 * 2**20
 """Images that are looked at before the first is looked at again: as many as in CIFAR-10, if there is room."""
@@ -60,6 +81,21 @@ class Preparation:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Screening:
+    """How pools are looked at in 8 bits first.
+
+    Attributes:
+        preparation: of the network.
+        error: of the logits of a sample, root mean square, as a share of their deviation.
+        again: share of the images that are looked at again in float32.
+    """
+
+    preparation: Preparation
+    error: float
+    again: float
+
+
 def recipe(subject: Subject, device: torch.device, batch_size: int) -> TrainingRecipe:
     """Crop, flip, momentum and weight decay of the paper; a learning rate of 0, so that the loss stays a number."""
     channels = subject.shape[0]
@@ -85,8 +121,25 @@ def measure_preparation(subject: Subject, device: torch.device) -> Preparation:
     return Preparation(prepared.how, prepared.batch_size, statistics.median(seconds))
 
 
+def measure_screening(subject: Subject, device: torch.device, again: float) -> Screening | None:
+    """Prepare the network for a look in 8 bits, three times; None if that cannot be."""
+    pool = _pool(subject.shape, device)
+    screen, seconds = _screen(subject, pool), []
+    if screen is None:
+        return None
+    for _ in range(3):
+        start = time.perf_counter()
+        _screen(subject, pool)
+        seconds.append(time.perf_counter() - start)
+    return Screening(Preparation(screen.how, screen.batch_size, statistics.median(seconds)), screen.error, again)
+
+
 def contenders(
-    subject: Subject, device: torch.device, batch_sizes: Sequence[int], scoring_batch: int
+    subject: Subject,
+    device: torch.device,
+    batch_sizes: Sequence[int],
+    scoring_batch: int,
+    screening: Screening | None = None,
 ) -> dict[tuple[str, Way, int], Contender]:
     """Everything that is measured of one network; each has a copy of it to itself."""
     pool = _pool(subject.shape, device)
@@ -95,12 +148,15 @@ def contenders(
         found[subject.name, "training", batch_size] = _training(subject, pool, batch_size)
         found[subject.name, "plain scoring", batch_size] = _plain_scoring(subject, pool, batch_size)
     found[subject.name, "scoring", scoring_batch] = _scoring(subject, pool, scoring_batch)
+    if screening is not None:
+        found[subject.name, "screening", screening.preparation.batch_size] = _screening(subject, pool, screening.again)
     return found
 
 
 def measure_throughput(
     subjects: Sequence[Subject],
     preparations: Sequence[Preparation],
+    screenings: Sequence[Screening | None],
     device: torch.device,
     batch_sizes: Sequence[int],
     *,
@@ -112,11 +168,12 @@ def measure_throughput(
 
     Args:
         preparations: of each network; says in which batches the package scores.
+        screenings: of each network; None for those that cannot be looked at in 8 bits.
         batch_sizes: of training and of the plain loop.
     """
     everything: dict[tuple[str, Way, int], Contender] = {}
-    for subject, preparation in zip(subjects, preparations, strict=True):
-        everything |= contenders(subject, device, batch_sizes, preparation.batch_size)
+    for subject, preparation, screening in zip(subjects, preparations, screenings, strict=True):
+        everything |= contenders(subject, device, batch_sizes, preparation.batch_size, screening)
     rates = measure_in_turn(everything, device, seconds=seconds, rounds=rounds, progress=progress)
     return [Throughput(name, way, batch, images) for (name, way, batch), images in rates.items()]
 
@@ -145,6 +202,27 @@ def _scoring(subject: Subject, pool: Tensor, batch_size: int) -> Contender:
         return sum(len(predict_prepared(ready, part, training)[0]) for part in _rows(pool, batches * batch_size))
 
     return score
+
+
+def _screening(subject: Subject, pool: Tensor, again: float) -> Contender:
+    network, screen = plain_copy(subject.network), _screen(subject, pool)
+    assert screen is not None
+    fine = dataclasses.replace(recipe(subject, pool.device, 2), precision="fp32")
+    ready = prepare(network, fine.normalisation.apply(pool[:2]), "fp32")
+
+    def score(batches: int) -> float:
+        parts = _rows(pool, batches * screen.batch_size)
+        for part in parts:
+            predict_screened(screen, part)
+            predict_prepared(ready, part[: max(1, round(again * len(part)))], fine)
+        return sum(map(len, parts))
+
+    return score
+
+
+def _screen(subject: Subject, pool: Tensor) -> Screen | None:
+    normalisation = recipe(subject, pool.device, 2).normalisation
+    return prepare_screen(plain_copy(subject.network), pool, normalisation.mean, normalisation.std)
 
 
 def _plain_scoring(subject: Subject, pool: Tensor, batch_size: int) -> Contender:
