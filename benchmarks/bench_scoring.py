@@ -11,7 +11,6 @@ time is always that of the pool that it was measured on, never scaled from a sma
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -30,19 +29,21 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from prunefuse_bench import ops
-from prunefuse_bench.acquisition.refinement import refine_near_threshold
+from prunefuse_bench.acquisition import ACQUISITIONS, Needs
 from prunefuse_bench.data import Augmentation, DatasetRequest, Normalisation, load_dataset
-from prunefuse_bench.inference import SCREENED_FROM, can_screen, prepare
+from prunefuse_bench.inference import SCREENED_FROM, can_screen
 from prunefuse_bench.models import build_model
+from prunefuse_bench.pruning import Network
 from prunefuse_bench.randomness import generator
+from prunefuse_bench.recipe import OnePass, Question
+from prunefuse_bench.recipe.trained import Trained
 from prunefuse_bench.training import (
+    Fit,
     Precision,
     StepSchedule,
     TrainingRecipe,
     fit,
     predict,
-    predict_prepared,
-    predict_roughly,
     resolve_precision,
 )
 
@@ -135,14 +136,10 @@ def our_way(network: nn.Module, images: Tensor, training: TrainingRecipe) -> Ten
     if not training.screening:
         logits, _ = predict(network, images, training, features=False)
         return ops.top_k(ops.score(logits, "entropy"), CHOSEN)
-    fine = dataclasses.replace(training, precision="fp32")
-    ready = prepare(network, training.normalisation.apply(images[:1]), "fp32")
-
-    def look_again(positions: Tensor) -> Tensor:
-        return ops.score(predict_prepared(ready, images[positions], fine)[0], "entropy")
-
-    rough = ops.score(predict_roughly(network, images, training), "entropy")
-    return ops.top_k(refine_near_threshold(rough, min(CHOSEN, len(images)), look_again), CHOSEN)
+    selector = Trained(Network(network), Fit(1, 1, 1, 0.0))
+    everyone, nobody = torch.arange(len(images)), images[:0]
+    question = Question(everyone, images, nobody, Needs.LOGITS, training, generator(0, "pool"), 0, looked_again=True)
+    return ACQUISITIONS["entropy"].choose(min(CHOSEN, len(images)), OnePass().ask(selector, question)).indices
 
 
 def published_contender(network: nn.Module, pool: LabeledImages, workers: int) -> Callable[[int], Tensor]:
@@ -177,7 +174,7 @@ CONTENDERS = {
     **{precision: f"predict, ops.score, ops.top_k, {precision}" for precision in sorted({"fp32", AUTO}, reverse=True)},
 }
 if can_screen(torch.device("cpu")) and POOL >= SCREENED_FROM:
-    CONTENDERS["8-bits"] = "predict_roughly (8 bits), ops.score, refine_near_threshold (fp32), ops.top_k"
+    CONTENDERS["8-bits"] = "OnePass and the acquisition, as a run chooses: in 8 bits first"
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -233,15 +233,15 @@ class Cell:
 
     def _count_refining(self, opinions: Opinions, rates: NetworkRates) -> Opinions:
         """The same opinions; what looking again costs is charged when the choice is made."""
-        if (refine := opinions.refine) is None:
-            return opinions
 
-        def counted(positions: Tensor) -> Opinions:
+        def counted(refine: Callable[[Tensor], Opinions], positions: Tensor) -> Opinions:
             self._refining.samples += len(positions)
             rates.charge_forward(self._refining, len(positions))
             return refine(positions)
 
-        return dataclasses.replace(opinions, refine=counted)
+        return dataclasses.replace(
+            opinions, refine=tuple(functools.partial(counted, refine) for refine in opinions.refine)
+        )
 
     def draws_for(self, opinions: Opinions, number: int) -> Opinions:
         """The same opinions with the draws of one budget, whatever was drawn for the budgets before."""

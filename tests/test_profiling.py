@@ -214,7 +214,7 @@ def test_overlap_and_rank_correlations_of_known_scores() -> None:
     found = compare_scores("entropy", plain, other, 2)
     assert found.overlap == 0.5
     assert found.chosen is None
-    assert compare_scores("entropy", plain, other, 2, lambda positions: plain[positions]).chosen == 1
+    assert compare_scores("entropy", plain, other, 2, [lambda positions: plain[positions]]).chosen == 1
     assert found.spearman == pytest.approx(-0.8)
     assert found.kendall == pytest.approx(-2 / 3)
     constant = compare_scores("entropy", plain, torch.ones(4), 4)
@@ -294,7 +294,7 @@ def profile() -> Profile:
         precision="bf16",
         subjects=networks,
         preparations=tuple(Preparation("folded", 64, 0.01) for _ in networks),
-        screenings=tuple(Screening(Preparation("8 bits", 64, 0.02), 0.012, 0.05) for _ in networks),
+        screenings=tuple(Screening(Preparation("8 bits", 64, 0.02), 0.012, (0.05, 0.01)) for _ in networks),
         throughputs=tuple(throughputs),
         ceilings=Ceilings({"fp32": 1e11, "bf16": 1e12}, {"fp32": 2048, "bf16": 4096}, 1e10, 2**28),
         operators={("resnet14", "scoring"): profile_operators(lambda: torch.ones(3) + 1, CPU)},
@@ -352,7 +352,7 @@ def test_the_page_says_what_a_reader_must_know(profile: Profile) -> None:
         "Matrix product in bf16: 1,000 GFLOP/s (4,096 x 4,096)",
         "Copy: 10.0 GB/s",
         "| resnet14 | entropy | 50 | 1 | bf16 | 100.0% |",
-        "in 8 bits, and 5.0% of them again in float32",
+        "in 8 bits, and of them again 5.0% in bf16, 1.0% in fp32.",
         f"torch {torch.__version__.partition('+')[0]}",
     ):
         assert words in page

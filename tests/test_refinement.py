@@ -11,12 +11,14 @@ from torch import Tensor
 from prunefuse_bench.acquisition import ACQUISITIONS, Needs, Opinions
 from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.data import Augmentation, Normalisation
+from prunefuse_bench.inference import screening
 from prunefuse_bench.models import build_model
 from prunefuse_bench.ops import NotRankable
+from prunefuse_bench.ops.quantised import has_quantised_chains
 from prunefuse_bench.pruning import Network
 from prunefuse_bench.recipe import OnePass, Question
 from prunefuse_bench.recipe.trained import Trained
-from prunefuse_bench.training import Fit, StepSchedule, TrainingRecipe
+from prunefuse_bench.training import Fit, Precision, StepSchedule, TrainingRecipe
 
 
 def highest(scores: Tensor, k: int) -> set[int]:
@@ -90,28 +92,60 @@ def test_a_pool_scored_in_16_bits_gives_the_choice_of_32(name: str, generator: t
     fine = dataclasses.replace(question, training=dataclasses.replace(question.training, precision="fp32"))
     acquisition = ACQUISITIONS[name]
     opinions = OnePass().ask(selector, question)
-    assert opinions.refine is not None
+    assert len(opinions.refine) == 1
     exact = set(acquisition.choose(60, OnePass().ask(selector, fine)).indices.tolist())
-    rough = set(acquisition.choose(60, dataclasses.replace(opinions, refine=None)).indices.tolist())
+    rough = set(acquisition.choose(60, dataclasses.replace(opinions, refine=())).indices.tolist())
     refined = set(acquisition.choose(60, opinions).indices.tolist())
     assert len(exact & refined) >= 59
     assert len(exact & rough) <= len(exact & refined)  # 16 bits may happen to choose the same
 
 
+@pytest.mark.skipif(not has_quantised_chains(), reason="no AVX512-VNNI, or AMX beside it")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["least_confidence", "entropy", "margin"])
+def test_a_pool_looked_at_in_8_bits_gives_the_choice_of_32(
+    name: str, precision: Precision, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screening, "SCREENED_FROM", 3000)
+    selector, question = rough_question(generator)
+    acquisition = ACQUISITIONS[name]
+    fine = dataclasses.replace(question, training=dataclasses.replace(question.training, precision="fp32"))
+    exact = OnePass().ask(selector, fine)
+    training = dataclasses.replace(question.training, precision=precision, screening=True)
+    screened = dataclasses.replace(question, training=training, looked_again=acquisition.looks_again)
+    opinions = OnePass().ask(selector, screened)
+    assert len(opinions.refine) == (1 if precision == "fp32" else 2)
+    assert opinions.logits is not None
+    assert exact.logits is not None
+    assert not torch.equal(opinions.logits, exact.logits)
+    chosen = set(acquisition.choose(60, opinions).indices.tolist())
+    assert len(set(acquisition.choose(60, exact).indices.tolist()) & chosen) >= 59
+    # Who wants features, or scores that are not computed again, gets no look in 8 bits.
+    for other in (
+        dataclasses.replace(screened, needs=Needs.LOGITS | Needs.FEATURES),
+        dataclasses.replace(screened, looked_again=False),
+    ):
+        usual = OnePass().ask(selector, other)
+        assert len(usual.refine) == (0 if precision == "fp32" else 1)
+        if precision == "fp32":
+            assert usual.logits is not None
+            assert torch.equal(usual.logits, exact.logits)
+
+
 def test_float32_and_augmented_scoring_are_not_refined(generator: torch.Generator) -> None:
     selector, question = rough_question(generator)
     fine = dataclasses.replace(question, training=dataclasses.replace(question.training, precision="fp32"))
-    assert OnePass().ask(selector, fine).refine is None
-    assert OnePass(augmented=True).ask(selector, question).refine is None
+    assert OnePass().ask(selector, fine).refine == ()
+    assert OnePass(augmented=True).ask(selector, question).refine == ()
 
 
 def test_refined_opinions_are_about_the_samples_that_were_asked_for(generator: torch.Generator) -> None:
     selector, question = rough_question(generator)
     opinions = OnePass().ask(selector, question)
-    assert opinions.refine is not None
+    assert len(opinions.refine) == 1
     assert opinions.logits is not None
     some = torch.tensor([2999, 5, 77])
-    found: Opinions = opinions.refine(some)
+    found: Opinions = opinions.refine[0](some)
     assert found.indices.tolist() == [5998, 10, 154]
     assert found.logits is not None
     torch.testing.assert_close(found.logits, opinions.logits[some], rtol=0.1, atol=0.1)

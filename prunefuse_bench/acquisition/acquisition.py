@@ -6,6 +6,7 @@ Ranking, ties, checks and timing are the harness's business, so a new acquisitio
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -72,8 +73,9 @@ class Opinions:
         history: how the candidates fared in the selector's training, or None.
         feature_shard: on several processes, what this one has of the features, in their place; only an acquisition that
             ``takes_shards`` gets it.
-        refine: opinions in full precision about the candidates at these positions, int64 [M]; None if these are all
-            that there is. A score is computed again by it near the k-th highest.
+        refine: opinions about the candidates at these positions, int64 [M], in a higher precision each than the one
+            before, the last one in full precision; empty if these are all that there is. A score is computed again by
+            each in turn near the k-th highest.
     """
 
     indices: Tensor
@@ -85,7 +87,7 @@ class Opinions:
     labels: Tensor | None = None
     history: History | None = None
     feature_shard: RowShard | None = None
-    refine: Callable[[Tensor], Opinions] | None = field(default=None, repr=False)
+    refine: tuple[Callable[[Tensor], Opinions], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -215,10 +217,14 @@ class Acquisition:
                 f"acquisition {self.name!r}: expected one score per sample, float [{len(opinions)}], "
                 f"got {_describe(scores)}"
             )
-        if opinions.refine is not None and self.looks_again:
-            score, refine = self.score, opinions.refine
-            scores = refine_near_threshold(scores, k, lambda positions: score(refine(positions), **options))
+        if self.looks_again:
+            for refine in opinions.refine:
+                scores = refine_near_threshold(scores, k, functools.partial(self._score_again, refine, options))
         return top_k_by_lot(scores, k, opinions.generator)
+
+    def _score_again(self, refine: Callable[[Tensor], Opinions], options: dict[str, Any], positions: Tensor) -> Tensor:
+        assert self.score is not None
+        return self.score(refine(positions), **options)
 
     def _check(self, positions: object, k: int, count: int) -> Tensor:
         """Indices unique, of candidates, exactly k: whatever an acquisition returns is not trusted."""

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunefuse_bench.ops.chain import has_chains
 
-__all__ = ["Precision", "autocast", "resolve_precision"]
+__all__ = ["Precision", "autocast", "finer_precisions", "resolve_precision"]
 
 Precision = Literal["fp32", "bf16"]
 """bf16: matrix products and convolutions in bfloat16 by autocast; weights, statistics and losses stay in float32."""
@@ -24,6 +24,16 @@ def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.devi
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() or has_chains() else "fp32"
+
+
+def finer_precisions(precision: Precision, *, look_first: bool = False) -> tuple[Precision, ...]:
+    """In which scores near a threshold are computed again, one after the other, after those in ``precision``.
+
+    Args:
+        look_first: after a look in 8 bits instead, see :mod:`prunefuse_bench.inference.screening`.
+    """
+    every: tuple[Precision, ...] = ("fp32",) if precision == "fp32" else (precision, "fp32")
+    return every if look_first else every[1:]
 
 
 @contextlib.contextmanager

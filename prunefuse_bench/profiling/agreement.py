@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas
@@ -23,7 +24,14 @@ from prunefuse_bench.ops import ScoreKind
 from prunefuse_bench.profiling.paths import package_logits, plain_copy, plain_logits, rough_logits
 from prunefuse_bench.pruning import prune
 from prunefuse_bench.randomness import generator, seeded
-from prunefuse_bench.training import StepSchedule, TrainingRecipe, fit, resolve_precision
+from prunefuse_bench.training import (
+    Precision,
+    StepSchedule,
+    TrainingRecipe,
+    finer_precisions,
+    fit,
+    resolve_precision,
+)
 
 __all__ = ["Agreement", "briefly_trained", "compare_scores", "measure_agreement", "overlap", "top_k_overlap"]
 
@@ -47,7 +55,7 @@ class Agreement:
         chosen: the same once the other's scores near the k-th highest are computed again in full precision, as a
             selection does it; None if they were not.
         spearman, kendall: rank correlations of the scores of the whole pool; None if one of them is constant.
-        again: share of the pool that was computed again for ``chosen``; None if none was.
+        again: share of the pool that was computed again for ``chosen``, in each precision one after the other.
         screened: whether the other's scores are of a look in 8 bits.
     """
 
@@ -58,7 +66,7 @@ class Agreement:
     chosen: float | None
     spearman: float | None
     kendall: float | None
-    again: float | None = None
+    again: tuple[float, ...] = ()
     screened: bool = False
 
 
@@ -93,47 +101,52 @@ def measure_agreement(
     Where ``training`` has pools looked at in 8 bits first, that is compared as well, after the others.
     """
     plain, other = _both(network, images, training, fast)
-    fine = dataclasses.replace(training, precision="fp32", screening=False)
+    k = max(1, round(SHARE * len(images)))
 
-    def compare(kind: ScoreKind, logits: Tensor) -> Agreement:
-        def rescore(positions: Tensor) -> Tensor:
-            return ops.score(fast(copy.deepcopy(network), images[positions], fine), kind)
+    def compare(kind: ScoreKind, logits: Tensor, precisions: Sequence[Precision]) -> Agreement:
+        def rescore(precision: Precision, positions: Tensor) -> Tensor:
+            finer = dataclasses.replace(training, precision=precision, screening=False)
+            return ops.score(fast(copy.deepcopy(network), images[positions], finer), kind)
 
-        k = max(1, round(SHARE * len(images)))
-        return compare_scores(kind, ops.score(plain, kind), ops.score(logits, kind), k, rescore)
+        again = [functools.partial(rescore, precision) for precision in precisions]
+        return compare_scores(kind, ops.score(plain, kind), ops.score(logits, kind), k, again)
 
-    found = [compare(kind, other) for kind in KINDS]
+    precisions = finer_precisions(training.precision) or ("fp32",)
+    found = [compare(kind, other, precisions) for kind in KINDS]
     if training.screening:
         rough = rough_logits(copy.deepcopy(network), images, training)
-        found += [dataclasses.replace(compare(kind, rough), screened=True) for kind in KINDS]
+        precisions = finer_precisions(training.precision, look_first=True)
+        found += [dataclasses.replace(compare(kind, rough, precisions), screened=True) for kind in KINDS]
     return found
 
 
 def compare_scores(
-    kind: ScoreKind, plain: Tensor, other: Tensor, k: int, rescore: Callable[[Tensor], Tensor] | None = None
+    kind: ScoreKind, plain: Tensor, other: Tensor, k: int, again: Sequence[Callable[[Tensor], Tensor]] = ()
 ) -> Agreement:
-    """Two scores, float [N], of the same images; ``rescore`` as :func:`refine_near_threshold` has it."""
+    """Two scores, float [N], of the same images.
+
+    Args:
+        again: one after the other, the ``rescore`` of :func:`refine_near_threshold`.
+    """
     ours, theirs = (pandas.Series(scores.double().cpu().numpy()) for scores in (plain, other))
     rankable = ours.nunique() > 1 and theirs.nunique() > 1
-    chosen = again = None
-    if rescore is not None:
-        looked_at: list[int] = []
+    refined, counts = other, [0] * len(again)
+    for place, rescore in enumerate(again):
 
-        def counted(positions: Tensor) -> Tensor:
-            looked_at.append(len(positions))
+        def counted(positions: Tensor, place: int = place, rescore: Callable[[Tensor], Tensor] = rescore) -> Tensor:
+            counts[place] += len(positions)
             return rescore(positions)
 
-        chosen = overlap(ops.top_k(plain, k), ops.top_k(refine_near_threshold(other, k, counted), k))
-        again = sum(looked_at) / len(plain)
+        refined = refine_near_threshold(refined, k, counted)
     return Agreement(
         kind,
         len(plain),
         k,
         overlap(ops.top_k(plain, k), ops.top_k(other, k)),
-        chosen,
+        overlap(ops.top_k(plain, k), ops.top_k(refined, k)) if again else None,
         float(ours.corr(theirs, method="spearman")) if rankable else None,
         float(ours.corr(theirs, method="kendall")) if rankable else None,
-        again,
+        tuple(count / len(plain) for count in counts),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from prunefuse_bench.profiling.alternation import Spread
 from prunefuse_bench.profiling.figures import write_figures
 from prunefuse_bench.profiling.networks import Subject
 from prunefuse_bench.profiling.session import Profile
+from prunefuse_bench.training import Precision, finer_precisions
 
 __all__ = ["markdown", "measurements", "realised_table", "scoring_table", "screening_table", "write_report"]
 
@@ -80,7 +81,7 @@ def markdown(profile: Profile) -> str:
                 "",
                 f"Networks trained briefly on {profile.agreement_data}. Overlap of scores: of the k highest, "
                 "with those of the plain loop. Overlap of choices: the same for what a selection chooses; it computes "
-                "scores near the k-th highest again in float32, for the share of the pool that is given. Rank "
+                "scores near the k-th highest again, for the shares of the pool that are given. Rank "
                 "correlations: of all scores, before that.",
             ]
         )
@@ -230,7 +231,7 @@ def agreement_table(profile: Profile) -> pandas.DataFrame:
             "first look": "8 bits" if one.screened else profile.precision,
             "overlap of scores": f"{100 * one.overlap:.1f}%",
             "overlap of choices": "" if one.chosen is None else f"{100 * one.chosen:.1f}%",
-            "again": "" if one.again is None else f"{100 * one.again:.1f}%",
+            "again": _looked_again(one.again, finer_precisions(profile.precision, look_first=one.screened)),
             "Spearman": "" if one.spearman is None else f"{one.spearman:.5f}",
             "Kendall": "" if one.kendall is None else f"{one.kendall:.4f}",
         }
@@ -347,18 +348,23 @@ def _screening(profile: Profile) -> Iterator[str]:
     """The section on looking in 8 bits first, where that was measured."""
     if not profile.is_screened:
         return
-    again = next(one.again for one in profile.screenings if one is not None)
+    shares = next(one.again for one in profile.screenings if one is not None)
+    again = _looked_again(shares, finer_precisions(profile.precision, look_first=True))
     yield from (
         "",
         "### In 8 bits first",
         "",
         table(screening_table(profile)),
         "",
-        f"Where scores alone decide: all images in 8 bits, and {100 * again:.1f}% of them again in float32. So many "
+        f"Where scores alone decide: all images in 8 bits, and of them again {again}. So many "
         "near the threshold had to be, in the pool below, with the dense network, by least confidence; what other "
         "scores need stands there, too. Error of logits: of a sample, root mean square, as a share of their deviation; "
         "of networks that are not trained.",
     )
+
+
+def _looked_again(shares: Sequence[float], precisions: Sequence[Precision]) -> str:
+    return ", ".join(f"{100 * share:.1f}% in {precision}" for share, precision in zip(shares, precisions, strict=False))
 
 
 def _ceilings(profile: Profile) -> Iterator[str]:

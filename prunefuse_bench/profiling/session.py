@@ -275,8 +275,8 @@ def run_profile(
     )
 
 
-def _looked_at_again(agreements: Sequence[Agreement]) -> float | None:
-    """Share of a pool when the paper's score decides; None if none was looked at in 8 bits."""
+def _looked_at_again(agreements: Sequence[Agreement]) -> tuple[float, ...] | None:
+    """Shares of a pool when the paper's score decides; None if none was looked at in 8 bits."""
     return next((one.again for one in agreements if one.screened and one.kind == "least_confidence"), None)
 
 

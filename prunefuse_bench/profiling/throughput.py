@@ -21,6 +21,7 @@ from prunefuse_bench.randomness import generator
 from prunefuse_bench.training import (
     StepSchedule,
     TrainingRecipe,
+    finer_precisions,
     fit,
     predict_prepared,
     predict_screened,
@@ -42,7 +43,7 @@ Way = Literal["training", "plain scoring", "scoring", "screening"]
 """``training`` and ``scoring`` are what the package does; ``plain scoring`` is the loop that a user would write.
 
 ``screening`` is what the package does instead of ``scoring`` where scores alone decide and the processor multiplies
-bytes: all images in 8 bits, and a share of them again in float32.
+bytes: all images in 8 bits, and a share of them again in that of training and in float32.
 """
 
 POOL, POOL_BYTES = 50_000, 256 * 2**20
@@ -88,12 +89,12 @@ class Screening:
     Attributes:
         preparation: of the network.
         error: of the logits of a sample, root mean square, as a share of their deviation.
-        again: share of the images that are looked at again in float32.
+        again: share of the images that are looked at again in each precision, one after the other.
     """
 
     preparation: Preparation
     error: float
-    again: float
+    again: tuple[float, ...]
 
 
 def recipe(subject: Subject, device: torch.device, batch_size: int) -> TrainingRecipe:
@@ -121,7 +122,7 @@ def measure_preparation(subject: Subject, device: torch.device) -> Preparation:
     return Preparation(prepared.how, prepared.batch_size, statistics.median(seconds))
 
 
-def measure_screening(subject: Subject, device: torch.device, again: float) -> Screening | None:
+def measure_screening(subject: Subject, device: torch.device, again: tuple[float, ...]) -> Screening | None:
     """Prepare the network for a look in 8 bits, three times; None if that cannot be."""
     pool = _pool(subject.shape, device)
     screen, seconds = _screen(subject, pool), []
@@ -204,17 +205,22 @@ def _scoring(subject: Subject, pool: Tensor, batch_size: int) -> Contender:
     return score
 
 
-def _screening(subject: Subject, pool: Tensor, again: float) -> Contender:
+def _screening(subject: Subject, pool: Tensor, again: tuple[float, ...]) -> Contender:
     network, screen = plain_copy(subject.network), _screen(subject, pool)
     assert screen is not None
-    fine = dataclasses.replace(recipe(subject, pool.device, 2), precision="fp32")
-    ready = prepare(network, fine.normalisation.apply(pool[:2]), "fp32")
+    training = recipe(subject, pool.device, 2)
+    finer = [
+        (dataclasses.replace(training, precision=precision), prepare(network, example, precision), share)
+        for example in [training.normalisation.apply(pool[:2])]
+        for precision, share in zip(finer_precisions(training.precision, look_first=True), again, strict=True)
+    ]
 
     def score(batches: int) -> float:
         parts = _rows(pool, batches * screen.batch_size)
         for part in parts:
             predict_screened(screen, part)
-            predict_prepared(ready, part[: max(1, round(again * len(part)))], fine)
+            for own, ready, share in finer:
+                predict_prepared(ready, part[: max(1, round(share * len(part)))], own)
         return sum(map(len, parts))
 
     return score

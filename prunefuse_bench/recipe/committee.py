@@ -24,7 +24,14 @@ from prunefuse_bench.randomness import generator
 from prunefuse_bench.recipe.parts import part_decorator
 from prunefuse_bench.recipe.trained import Trained
 from prunefuse_bench.registry import Registry
-from prunefuse_bench.training import TrainingRecipe, predict, predict_prepared, predict_roughly
+from prunefuse_bench.training import (
+    Precision,
+    TrainingRecipe,
+    finer_precisions,
+    predict,
+    predict_prepared,
+    predict_roughly,
+)
 
 __all__ = ["COMMITTEES", "Committee", "MCDropout", "OnePass", "Question", "Snapshots", "committee"]
 
@@ -138,9 +145,7 @@ class OnePass(Committee):
         with_features = Needs.FEATURES in question.needs
         if self._may_screen(question):
             logits = predict_roughly(model, question.images, question.training, progress=question.progress)
-            return dataclasses.replace(
-                question.answer(logits=logits), refine=self._in_full_precision(selector, question)
-            )
+            return self._with_refining(question.answer(logits=logits), selector, question, look_first=True)
         logits, features = predict(
             model,
             question.images,
@@ -157,19 +162,28 @@ class OnePass(Committee):
             opinions = question.answer(labeled_features=labeled_features)
             return dataclasses.replace(opinions, feature_shard=RowShard.of(current(), features))
         opinions = question.answer(logits=logits, features=features, labeled_features=labeled_features)
-        if question.training.precision == "fp32" or self.augmented:
-            return opinions
-        return dataclasses.replace(opinions, refine=self._in_full_precision(selector, question))
+        return opinions if self.augmented else self._with_refining(opinions, selector, question)
 
     def _may_screen(self, question: Question) -> bool:
         """Whether logits that are a few percent off will do, for they are computed again where it matters."""
         alone = not self.augmented and not question.in_shards and Needs.FEATURES not in question.needs
         return alone and question.looked_again and question.training.screening
 
-    def _in_full_precision(self, selector: Trained, question: Question) -> Callable[[Tensor], Opinions]:
-        training = dataclasses.replace(question.training, precision="fp32")
+    def _with_refining(
+        self, opinions: Opinions, selector: Trained, question: Question, *, look_first: bool = False
+    ) -> Opinions:
+        """The same opinions, and how to get those in every precision above their own."""
+        finer = finer_precisions(question.training.precision, look_first=look_first)
+        return dataclasses.replace(
+            opinions, refine=tuple(self._in_precision(precision, selector, question) for precision in finer)
+        )
+
+    def _in_precision(
+        self, precision: Precision, selector: Trained, question: Question
+    ) -> Callable[[Tensor], Opinions]:
+        training = dataclasses.replace(question.training, precision=precision)
         example = training.normalisation.apply(question.images[:1])
-        ready = functools.cache(lambda: prepare(selector.network.model, example, "fp32"))
+        ready = functools.cache(lambda: prepare(selector.network.model, example, precision))
 
         def refine(positions: Tensor) -> Opinions:
             logits, features = predict_prepared(ready(), question.images[positions], training)

@@ -1,6 +1,6 @@
 """Training, evaluation and prediction of one network."""
 
-from prunefuse_bench.inference.precision import Precision, resolve_precision
+from prunefuse_bench.inference.precision import Precision, finer_precisions, resolve_precision
 from prunefuse_bench.training.distillation import Distillation, distillation_loss
 from prunefuse_bench.training.observer import (
     EpochRecorder,
@@ -44,6 +44,7 @@ __all__ = [
     "TrainingRecipe",
     "distillation_loss",
     "evaluate",
+    "finer_precisions",
     "fit",
     "predict",
     "predict_prepared",
