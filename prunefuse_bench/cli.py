@@ -692,6 +692,7 @@ def doctor() -> None:
 
     from prunefuse_bench import _host, ops
     from prunefuse_bench.data.cache import cache_folder
+    from prunefuse_bench.inference import can_screen
     from prunefuse_bench.records import describe_environment
     from prunefuse_bench.training import resolve_precision
 
@@ -702,6 +703,7 @@ def doctor() -> None:
     rows += [(f"core: {name}", value) for name, value in _host.build_info().items()]
     rows.append(("core: vector instructions", ops.instruction_set()))
     rows.append(("precision auto means", resolve_precision("auto", device)))
+    rows.append(("screening auto means", "large pools in 8 bits first" if can_screen(device) else "off"))
     rows.append(("cache", cache_folder()))
     _print_table("This installation", ("what", "value"), [(name, str(value)) for name, value in rows])
     if device.type == "cpu":

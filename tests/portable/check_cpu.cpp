@@ -17,6 +17,7 @@
 #include "../../csrc/cpu/convolution.h"
 #include "../../csrc/cpu/kcenters.h"
 #include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/quantised.h"
 #include "../../csrc/cpu/top_k.h"
 
 namespace cpu = prunefuse::cpu;
@@ -283,6 +284,84 @@ void check_convolution(const cpu::ConvolutionShape& shape) {
   report(name, why);
 }
 
+// Four layers in 8 bits, the third added to what the second has stored, the last at every other pixel; all factors are
+// powers of two, so that nothing but the means is rounded. Where there are no such products, nothing to check.
+void check_quantised_chain(int64_t channels, int64_t height, int64_t width, int64_t count) {
+  const std::string name = "chain of " + std::to_string(channels) + " channels in 8 bits";
+  if (!cpu::can_run_quantised_chains()) return report(name, "");
+  const int64_t colours = 3, first = 8, pixels = height * width;
+  const cpu::Picture whole = {channels, height, width, 4}, half = {channels, (height + 1) / 2, (width + 1) / 2, 4};
+  cpu::QuantisedChain chain;
+  chain.pictures = {{first, height, width, 4}, whole, whole, half};
+  chain.layers = {
+      {0, 1, -1, 3, 1, 1, 0, 0}, {0, 2, -1, 3, 1, 1, 0, 0}, {1, 2, 2, 3, 1, 1, 0, 0}, {2, 3, -1, 3, 2, 1, 0, 0}};
+  chain.averaged = 3;
+  chain.weight_count = 0;
+  for (size_t l = 0; l < 4; ++l) {
+    chain.layers[l].weights = chain.weight_count;
+    chain.layers[l].biases = static_cast<int64_t>(l) * channels;
+    chain.weight_count += channels * (l < 2 ? first : channels) * 9;
+  }
+  chain.factor_count = 4 * channels;
+  const auto draw = [](int least, int most) { return std::uniform_int_distribution<int>(least, most)(generator); };
+  std::vector<int8_t> weights(static_cast<size_t>(chain.weight_count));
+  for (int8_t& weight : weights) weight = static_cast<int8_t>(draw(-127, 127));
+  std::vector<float> factors(static_cast<size_t>(3 * chain.factor_count));
+  for (int64_t i = 0; i < chain.factor_count; ++i) {
+    factors[i] = std::ldexp(1.0f, -draw(9, 12));
+    factors[chain.factor_count + i] = static_cast<float>(draw(-100, 200)) / 2;
+    factors[2 * chain.factor_count + i] = std::ldexp(1.0f, -draw(0, 2));
+  }
+  chain.weights = weights.data();
+  chain.factors = factors.data();
+  std::vector<uint8_t> images(static_cast<size_t>(count * colours * pixels)), around(colours);
+  for (uint8_t& pixel : images) pixel = static_cast<uint8_t>(draw(0, 255));
+  for (uint8_t& pixel : around) pixel = static_cast<uint8_t>(draw(0, 255));
+  std::string why = cpu::fault_of(chain);
+  if (!why.empty()) return report(name, why);
+  std::vector<float> means(static_cast<size_t>(count * channels));
+  cpu::run_quantised_chain(chain, images.data(), colours, around.data(), count, means.data(), two_threads);
+
+  using Values = std::vector<double>;  // [channels, rows, columns]
+  const auto compute = [&](size_t l, const Values& values, const Values& outside, const Values* residual) {
+    const cpu::ChainLayer& layer = chain.layers[l];
+    const cpu::Picture &from = chain.pictures[layer.input], &to = chain.pictures[layer.output];
+    Values found(static_cast<size_t>(channels * to.height * to.width));
+    for (int64_t o = 0; o < channels; ++o)
+      for (int64_t y = 0; y < to.height; ++y)
+        for (int64_t x = 0; x < to.width; ++x) {
+          double sum = 0;
+          for (int64_t i = 0; i < from.channels; ++i)
+            for (int64_t tap = 0; tap < 9; ++tap) {
+              const int64_t row = y * layer.stride + tap / 3 - 1, column = x * layer.stride + tap % 3 - 1;
+              const bool inside = 0 <= row && row < from.height && 0 <= column && column < from.width;
+              sum += weights[layer.weights + (o * from.channels + i) * 9 + tap] *
+                     (inside ? values[(i * from.height + row) * from.width + column] : outside[i]);
+            }
+          const int64_t at = (o * to.height + y) * to.width + x, factor = layer.biases + o;
+          double value = sum * factors[factor] + factors[chain.factor_count + factor];
+          if (residual != nullptr) value += (*residual)[at] * factors[2 * chain.factor_count + factor];
+          found[at] = std::min(255.0, std::max(0.0, std::nearbyint(value)));
+        }
+    return found;
+  };
+  for (int64_t n = 0; n < count; ++n) {
+    Values image(static_cast<size_t>(first * pixels)), mean(first);
+    std::copy(around.begin(), around.end(), mean.begin());
+    std::copy_n(images.begin() + n * colours * pixels, colours * pixels, image.begin());
+    const Values zero(static_cast<size_t>(channels)),
+        one = compute(0, image, mean, nullptr), two = compute(1, image, mean, nullptr),
+        sum = compute(2, one, zero, &two), last = compute(3, sum, zero, nullptr);
+    const int64_t size = half.height * half.width;
+    for (int64_t c = 0; c < channels; ++c) {
+      double wanted = 0;
+      for (int64_t i = 0; i < size; ++i) wanted += last[c * size + i] / static_cast<double>(size);
+      if (!(std::abs(means[n * channels + c] - wanted) <= 1e-4)) why = "image " + std::to_string(n);
+    }
+  }
+  report(name, why);
+}
+
 }  // namespace
 
 int main() {
@@ -310,5 +389,8 @@ int main() {
         cpu::ConvolutionShape{5, 3, 5, 5, 13, 3, 2}, cpu::ConvolutionShape{3, 8, 8, 32, 48, 3, 2},
         cpu::ConvolutionShape{2, 4, 33, 24, 8, 1, 2}, cpu::ConvolutionShape{4, 1, 1, 64, 16, 3, 1}})
     check_convolution(shape);
+  check_quantised_chain(8, 9, 7, 5);
+  check_quantised_chain(16, 6, 32, 6);
+  check_quantised_chain(48, 5, 13, 3);
   return all_passed ? 0 : 1;
 }
