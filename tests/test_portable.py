@@ -37,7 +37,7 @@ def assert_all_ok(command: list[str], isa: str, says: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
     first, *checks = run.stdout.splitlines()
     assert says in first
-    assert len(checks) == 80
+    assert len(checks) == 81
     assert all(line.startswith("ok ") for line in checks), run.stdout
 
 

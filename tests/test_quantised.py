@@ -90,7 +90,7 @@ def identity(channels: int) -> tuple[Tensor, Tensor]:
 )  # fmt: skip
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_layer_is_exact_at_every_pixel(layer: Layer, count: int) -> None:
-    """A mean says nothing of positions: each pixel is read by turning the image, so that each is once the only one."""
+    """Its means, that is: of positions the next test says more."""
     x, around = random_bytes(count, layer.channels_in, layer.height, layer.width), random_bytes(layer.channels_in)
     expected = layer.expected(x, around, None)
     height, width = layer.out
@@ -105,6 +105,28 @@ def test_a_layer_is_exact_at_every_pixel(layer: Layer, count: int) -> None:
         layer.factors,
     )  # fmt: skip
     torch.testing.assert_close(means.double(), expected.mean((2, 3)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1e30, 255), (-1e30, 0), (float("inf"), 255), (float("nan"), 0)])
+def test_what_no_byte_can_hold_ends_at_0_or_255(scale: float, expected: int) -> None:
+    layer = Layer(16, 16, 4, 4, 1, 1)
+    layer.weight.fill_(1)
+    layer.scale.fill_(scale)
+    picture = [16, 4, 4, 4]
+    tables = (torch.tensor([picture, picture]), torch.tensor([[0, 1, -1, 1, 1, 1, 0, 0]]), 1)
+    x = torch.full((1, 16, 4, 4), 7, dtype=torch.uint8)
+    means = run_quantised_chain(x, x[0, :, 0, 0], *tables, layer.weight.flatten(), layer.factors)
+    assert means.tolist() == [[expected] * 16]
+
+
+def test_channels_whose_sums_could_wrap_are_refused() -> None:
+    parts = program()
+    parts["pictures"] = torch.tensor([[7312, 1, 1, 1], [16, 1, 1, 1]])
+    parts["images"] = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    parts["layers"] = torch.tensor([[0, 1, -1, 3, 1, 1, 0, 0]])
+    parts["averaged"], parts["weights"] = 1, torch.zeros(7312 * 16 * 9, dtype=torch.int8)
+    with pytest.raises(RuntimeError, match="their sums have 32 bits"):
+        run_quantised_chain(**parts)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("channels", [8, 16, 32])
@@ -283,7 +305,8 @@ def test_the_program_of_the_next_test_is_right() -> None:
 @pytest.mark.parametrize(
     ("table", "row", "column", "value"),
     [
-        ("layers", 0, 0, 3), ("layers", 1, 1, 0), ("layers", 1, 1, 1), ("layers", 1, 2, 0), ("layers", 0, 3, 5),
+        ("layers", 0, 0, 3), ("layers", 0, 2, 1),
+        ("layers", 1, 1, 0), ("layers", 1, 1, 1), ("layers", 1, 2, 0), ("layers", 0, 3, 5),
         ("layers", 1, 6, 1153), ("layers", 1, 6, -1), ("layers", 1, 6, 2**62), ("layers", 1, 7, 17),
         ("layers", 1, 7, 2**63 - 1), ("pictures", 0, 0, 24), ("pictures", 0, 1, 9), ("pictures", 1, 3, 2),
         ("pictures", 1, 3, 8), ("pictures", 0, 2, 2**40),

@@ -37,12 +37,18 @@ std::string fault_of(const Program& program, int64_t weight_count, int64_t bias_
   if (pictures == 0 || program.layers.empty()) return "expected at least one picture and one layer";
   for (const Picture& picture : program.pictures)
     if (!is_fine(picture)) return "pictures: expected 8 or a multiple of 16 channels, and positive sizes that fit";
+  std::vector<bool> written(program.pictures.size(), false);
+  written[0] = true;
+  const auto has_content = [&](int64_t picture) { return static_cast<bool>(written[static_cast<size_t>(picture)]); };
   int64_t images = program.pictures[0].images;  // of the segment
   for (size_t i = 0; i < program.layers.size(); ++i) {
     const ChainLayer& layer = program.layers[i];
     const std::string where = "layer " + std::to_string(i) + ": ";
     if (!known(layer.input) || !known(layer.output) || (layer.residual != -1 && !known(layer.residual)))
       return where + "no such picture";
+    if (!has_content(layer.input) || (layer.residual != -1 && !has_content(layer.residual)))
+      return where + "expected pictures that an earlier layer has written";
+    written[static_cast<size_t>(layer.output)] = true;
     const Picture &from = program.pictures[static_cast<size_t>(layer.input)],
                   &to = program.pictures[static_cast<size_t>(layer.output)];
     const Geometry geometry = {from.channels, to.channels, layer.kernel, layer.stride};
@@ -73,8 +79,9 @@ std::string fault_of(const Program& program, int64_t weight_count, int64_t bias_
     if (written != images_into(i) && written != images_into(next))
       return "layer " + std::to_string(i) + ": expected as many images side by side as in the next layers";
   }
-  if (!known(program.averaged) || program.pictures[static_cast<size_t>(program.averaged)].images != images)
-    return "averaged: expected a picture with as many images as the last layer's";
+  if (!known(program.averaged) || !has_content(program.averaged) ||
+      program.pictures[static_cast<size_t>(program.averaged)].images != images)
+    return "averaged: expected a picture that was written, with as many images as the last layer's";
   return "";
 }
 

@@ -1,8 +1,8 @@
 // What passes between the layers of a network that runs depth first: how it lies in memory, and what a program may do.
 //
 // A *picture* holds the activations of a few images side by side, channels together, with pixels of zeros around every
-// image. So every tap of every output is at a fixed distance in memory, and no edge needs handling. All distances are
-// in values, whatever a value is.
+// image (in 8 bits, pixels of their mean around those of the pool). So every tap of every output is at a fixed distance
+// in memory, and no edge needs handling. All distances are in values, whatever a value is.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,8 @@ struct Picture {
   int64_t images;  // side by side
 };
 
-// relu(convolution(input) + bias + residual): 3x3 with one pixel of padding, or 1x1.
+// relu(convolution(input) + bias + residual): 3x3 with one pixel of padding, or 1x1. In 8 bits there are scale, offset
+// and gain in place of the bias, and all layers end at 0.
 struct ChainLayer {
   int64_t input, output, residual;  // pictures; residual -1 for none, or the output itself
   int64_t kernel, stride;           // 3 or 1; 1 or 2
@@ -51,7 +52,7 @@ constexpr int64_t kOutputs = 16;  // output channels that are computed at once
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Where images begin: a tile of rows of 16 channels that cross cache lines takes six times as long to load.
+// Where images begin: in bfloat16, a tile of rows of 16 channels across cache lines takes six times as long to load.
 inline int64_t alignment_of(int64_t channels) { return channels == 16 ? 2 : 1; }
 
 // From image to image in a picture, with at least one pixel of zeros between them.
@@ -85,6 +86,8 @@ struct RowTiles {
 // borders included, or begin anew in each row of each image, whichever takes fewer tiles.
 RowTiles tiles_of(const Picture& from, const Picture& to, int64_t stride, int64_t pixels);
 
+#if defined(__linux__)
+
 // The pictures of one thread, all zero.
 template <typename Value>
 class Memory {
@@ -110,5 +113,7 @@ class Memory {
   std::vector<int64_t> starts_;
   std::unique_ptr<Value, Free> values_;
 };
+
+#endif
 
 }  // namespace prunefuse::cpu

@@ -17,8 +17,12 @@ std::string fault_of(const QuantisedChain& chain) {
   if (!fault.empty()) return fault;
   for (const Picture& picture : chain.pictures)
     if (picture.images != chain.pictures[0].images) return "pictures: expected as many images side by side in all";
-  for (const ChainLayer& layer : chain.layers)
+  constexpr int64_t kLargestProduct = 255 * 128, kLargestSum = (int64_t{1} << 31) - 1;
+  for (const ChainLayer& layer : chain.layers) {
     if (layer.output == 0) return "expected no layer to write into the picture of the images";
+    const int64_t inputs = chain.pictures[static_cast<size_t>(layer.input)].channels * layer.kernel * layer.kernel;
+    if (inputs > kLargestSum / kLargestProduct) return "expected fewer channels: their sums have 32 bits";
+  }
   return "";
 }
 
@@ -97,7 +101,7 @@ QuantisedLayer plan(const QuantisedChain& chain, const ChainLayer& layer) {
         planned.weights.insert(planned.weights.end(), quad, quad + kQuadWeights);
       }
     ends.push_back(static_cast<int64_t>(planned.quads.size()));
-    Block block;
+    Block block = {};
     for (int64_t output = 0; output < kOutputs; ++output) {
       const float* factors = chain.factors + layer.biases + (first + output) % to.channels;
       block.scale[output] = factors[0];
@@ -161,6 +165,8 @@ inline void compute(const QuantisedLayer& layer, const Block& block, const int8_
       const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(residual + row * layer.to_stride));
       value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), gain, value);
     }
+    // In this order what is not a number stays so, and is stored as 0.
+    value = _mm512_min_ps(_mm512_set1_ps(255.0f), value);
     const __m512i whole = _mm512_max_epi32(_mm512_cvtps_epi32(value), _mm512_setzero_si512());
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + row * layer.to_stride), _mm512_cvtusepi32_epi8(whole));
   }

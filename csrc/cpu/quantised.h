@@ -2,8 +2,8 @@
 // near the threshold is looked at again. Activations are unsigned bytes, weights signed ones, sums whole numbers.
 //
 // A layer stores clamp(round(sum * scale + offset + residual * gain), 0, 255), with a scale, an offset and a gain of
-// its own for every output channel. What is not a byte from 0 up (what ReLU did not end) is stored off by 128, which
-// the offsets of its readers take back.
+// its own for every output channel; what is not a number is stored as 0. What ReLU did not end is stored off by 128,
+// which the offsets of the layers that add it take back; 3x3 layers must not read it, since there are zeros around it.
 #pragma once
 
 #include <cstdint>

@@ -284,25 +284,28 @@ void check_convolution(const cpu::ConvolutionShape& shape) {
   report(name, why);
 }
 
-// Four layers in 8 bits, the third added to what the second has stored, the last at every other pixel; all factors are
-// powers of two, so that nothing but the means is rounded. Where there are no such products, nothing to check.
+// Five layers in 8 bits, the third added to what the second has stored, the fourth at every other pixel; all factors
+// are powers of two, so that nothing but the means is rounded. Where there are no such products, nothing to check.
 void check_quantised_chain(int64_t channels, int64_t height, int64_t width, int64_t count) {
   const std::string name = "chain of " + std::to_string(channels) + " channels in 8 bits";
   if (!cpu::can_run_quantised_chains()) return report(name, "");
   const int64_t colours = 3, first = 8, pixels = height * width;
   const cpu::Picture whole = {channels, height, width, 4}, half = {channels, (height + 1) / 2, (width + 1) / 2, 4};
   cpu::QuantisedChain chain;
-  chain.pictures = {{first, height, width, 4}, whole, whole, half};
-  chain.layers = {
-      {0, 1, -1, 3, 1, 1, 0, 0}, {0, 2, -1, 3, 1, 1, 0, 0}, {1, 2, 2, 3, 1, 1, 0, 0}, {2, 3, -1, 3, 2, 1, 0, 0}};
-  chain.averaged = 3;
+  chain.pictures = {{first, height, width, 4}, whole, whole, half, half};
+  chain.layers = {{0, 1, -1, 3, 1, 1, 0, 0},
+                  {0, 2, -1, 3, 1, 1, 0, 0},
+                  {1, 2, 2, 3, 1, 1, 0, 0},
+                  {2, 3, -1, 3, 2, 1, 0, 0},
+                  {3, 4, -1, 3, 1, 1, 0, 0}};
+  chain.averaged = 4;
   chain.weight_count = 0;
-  for (size_t l = 0; l < 4; ++l) {
+  for (size_t l = 0; l < 5; ++l) {
     chain.layers[l].weights = chain.weight_count;
     chain.layers[l].biases = static_cast<int64_t>(l) * channels;
     chain.weight_count += channels * (l < 2 ? first : channels) * 9;
   }
-  chain.factor_count = 4 * channels;
+  chain.factor_count = 5 * channels;
   const auto draw = [](int least, int most) { return std::uniform_int_distribution<int>(least, most)(generator); };
   std::vector<int8_t> weights(static_cast<size_t>(chain.weight_count));
   for (int8_t& weight : weights) weight = static_cast<int8_t>(draw(-127, 127));
@@ -351,7 +354,8 @@ void check_quantised_chain(int64_t channels, int64_t height, int64_t width, int6
     std::copy_n(images.begin() + n * colours * pixels, colours * pixels, image.begin());
     const Values zero(static_cast<size_t>(channels)),
         one = compute(0, image, mean, nullptr), two = compute(1, image, mean, nullptr),
-        sum = compute(2, one, zero, &two), last = compute(3, sum, zero, nullptr);
+        sum = compute(2, one, zero, &two), fourth = compute(3, sum, zero, nullptr),
+        last = compute(4, fourth, zero, nullptr);
     const int64_t size = half.height * half.width;
     for (int64_t c = 0; c < channels; ++c) {
       double wanted = 0;
@@ -390,6 +394,7 @@ int main() {
         cpu::ConvolutionShape{2, 4, 33, 24, 8, 1, 2}, cpu::ConvolutionShape{4, 1, 1, 64, 16, 3, 1}})
     check_convolution(shape);
   check_quantised_chain(8, 9, 7, 5);
+  check_quantised_chain(8, 9, 9, 5);
   check_quantised_chain(16, 6, 32, 6);
   check_quantised_chain(48, 5, 13, 3);
   return all_passed ? 0 : 1;
