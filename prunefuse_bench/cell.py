@@ -197,7 +197,7 @@ class Cell:
                     training=self.training,
                     generator=draws,
                     seed=derive_seed(self.seed, "committee", number),
-                    looked_again=acquisition.looks_again,
+                    looked_again=acquisition.screened and acquisition.looks_again,
                     in_shards=acquisition.takes_shards and self.world.size > 1,
                     progress=functools.partial(self.progress, "selector/infer"),
                 )

@@ -258,7 +258,7 @@ class Suite(_Spec):
     recipes: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    screening: Literal["auto", "off"] = "auto"
+    screening: Literal["auto", "never"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @pydantic.field_validator("seeds", mode="before")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from tiny_runs import tiny_run
+from torch import Tensor, nn
 
+from prunefuse_bench import load_results, runner
 from prunefuse_bench.acquisition import ACQUISITIONS, Needs, Opinions
 from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.data import Augmentation, Normalisation
-from prunefuse_bench.inference import screening
+from prunefuse_bench.inference import Screen, screening
 from prunefuse_bench.models import build_model
 from prunefuse_bench.ops import NotRankable
 from prunefuse_bench.ops.quantised import has_quantised_chains
 from prunefuse_bench.pruning import Network
 from prunefuse_bench.recipe import OnePass, Question
 from prunefuse_bench.recipe.trained import Trained
+from prunefuse_bench.report.deviations import deviations
 from prunefuse_bench.training import Fit, Precision, StepSchedule, TrainingRecipe
 
 
@@ -130,6 +136,39 @@ def test_a_pool_looked_at_in_8_bits_gives_the_choice_of_32(
         if precision == "fp32":
             assert usual.logits is not None
             assert torch.equal(usual.logits, exact.logits)
+
+
+def test_only_scores_that_are_computed_again_are_screened() -> None:
+    screened = {name for name in ACQUISITIONS if ACQUISITIONS[name].screened}
+    assert screened == {"entropy", "least_confidence"}
+    assert all(ACQUISITIONS[name].looks_again and ACQUISITIONS[name].needs == Needs.LOGITS for name in screened)
+
+
+@pytest.mark.skipif(not has_quantised_chains(), reason="no AVX512-VNNI, or AMX beside it")
+def test_a_run_screens_large_pools_says_so_and_can_be_told_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def counted(network: nn.Module, images: Tensor, *normalisation: Sequence[float]) -> Screen | None:
+        looks.append(len(images))
+        return screening.prepare_screen(network, images, *normalisation)
+
+    monkeypatch.setattr("prunefuse_bench.training.prediction.prepare_screen", counted)
+    recipes = 'recipes=["al", {method: al, acquisition: margin, label: al-margin}]'
+    for module in (screening, runner):
+        monkeypatch.setattr(module, "SCREENED_FROM", 1000)
+    asked = ("seeds=[0]", recipes, "precision=auto")
+    screened = tiny_run(tmp_path / "screened", *asked)
+    assert len(looks) == 2, "least confidence in two rounds, margin never"
+    off = tiny_run(tmp_path / "off", *asked, "screening=never")
+    exact = tiny_run(tmp_path / "exact", "seeds=[0]", recipes, "precision=fp32")
+    assert len(looks) == 2
+    for folder, expected in ((screened, True), (off, False), (exact, False)):
+        settings = [json.loads(file.read_text())["settings"] for file in folder.glob("cells/*/cell.json")]
+        assert [one["task"]["training"].get("screening", False) for one in settings] == [expected] * 2
+        assert any(line.startswith("Screening: ") for line in deviations(settings)) is expected
+        assert set(load_results(folder)["status"]) == {"finished"}
 
 
 def test_float32_and_augmented_scoring_are_not_refined(generator: torch.Generator) -> None:

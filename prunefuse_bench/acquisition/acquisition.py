@@ -131,6 +131,8 @@ class Acquisition:
         choose_batch: None for a score.
         flops: what choosing spends on matrix products; None if nobody says.
         takes_shards: on several processes, each may hold features of its own samples only.
+        screened: whether logits that are a few percent off make a good first look at a large pool, before scores near
+            the threshold are computed again.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Acquisition:
     choose_batch: ChoosePositions | None = None
     flops: MatrixProducts | None = None
     takes_shards: bool = False
+    screened: bool = False
 
     @property
     def looks_again(self) -> bool:
@@ -309,6 +312,7 @@ def acquisition(
     randomised: bool = False,
     relative: str = "",
     flops: MatrixProducts | None = None,
+    screened: bool = False,
 ) -> Callable[[Score], Score]:
     """Register a score: (opinions, **options) -> float [N], higher = choose first; equal scores are drawn by lot.
 
@@ -323,11 +327,22 @@ def acquisition(
         randomised: it draws from the generator.
         relative: why a score depends on the other candidates, if it does.
         flops: what it spends on matrix products, if that shall be counted.
+        screened: large pools may be looked at in 8 bits first. That pays where few scores lie near the threshold.
     """
 
     def register(score: Score) -> Score:
         entry = Acquisition(
-            name, needs, source, _summary(score), equation, uncertainty, randomised, relative, score=score, flops=flops
+            name,
+            needs,
+            source,
+            _summary(score),
+            equation,
+            uncertainty,
+            randomised,
+            relative,
+            score=score,
+            flops=flops,
+            screened=screened,
         )
         ACQUISITIONS.add(name, entry)
         return score

@@ -18,6 +18,7 @@ _FLOPS = no_products("softmax or logarithms of N C values")
     equation="1 - max_c p(c|x)",
     uncertainty=True,
     flops=_FLOPS,
+    screened=True,
 )
 def least_confidence(opinions: Opinions) -> Tensor:
     """1 less the probability of the predicted class; float32 [N], 0 to 1."""
@@ -32,6 +33,7 @@ def least_confidence(opinions: Opinions) -> Tensor:
     equation="-sum_c p(c|x) log p(c|x)",
     uncertainty=True,
     flops=_FLOPS,
+    screened=True,
 )
 def entropy(opinions: Opinions) -> Tensor:
     """Entropy of the prediction in nats; float32 [N], 0 to log C."""

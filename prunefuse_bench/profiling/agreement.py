@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunefuse_bench import ops
+from prunefuse_bench.acquisition import ACQUISITIONS
 from prunefuse_bench.acquisition.refinement import refine_near_threshold
 from prunefuse_bench.data import ImageDataset, Normalisation, subset
 from prunefuse_bench.inference import SCREENED_FROM, can_screen
@@ -116,7 +117,8 @@ def measure_agreement(
     if training.screening:
         rough = rough_logits(copy.deepcopy(network), images, training)
         precisions = finer_precisions(training.precision, look_first=True)
-        found += [dataclasses.replace(compare(kind, rough, precisions), screened=True) for kind in KINDS]
+        screened = (kind for kind in KINDS if ACQUISITIONS[kind].screened)
+        found += [dataclasses.replace(compare(kind, rough, precisions), screened=True) for kind in screened]
     return found
 
 

@@ -305,7 +305,7 @@ def _check_settings(suite: SuiteShape, cells: Sequence[_Cell]) -> None:
     asked_augmentation = asked.task.augmentation.model_dump()
     pairs += [(f"task.augmentation.{k}", v, chosen[k]) for k, v in asked_augmentation.items() if v is not None]
     pairs += [("precision", asked.precision, training.precision)] if asked.precision != "auto" else []
-    pairs += [("screening", False, training.screening)] if asked.screening == "off" else []
+    pairs += [("screening", False, training.screening)] if asked.screening == "never" else []
     pairs += [("device", asked.device, settings.device)] if asked.device != "auto" else []
     for key, wanted, got in pairs:
         if wanted != got:

@@ -52,7 +52,8 @@ class Question:
         training: how images are prepared.
         generator: for acquisitions that draw.
         seed: determines any draw of the committee.
-        looked_again: whether scores near the threshold will be computed again (:attr:`Opinions.refine`).
+        looked_again: whether logits may be a few percent off at first, for scores near the threshold will be computed
+            again (:attr:`Opinions.refine`).
         in_shards: whether each of several processes may keep the features of its own samples, and say nothing else.
         progress: told of (samples done, samples in all).
     """
